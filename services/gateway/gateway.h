@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The gateway's context and the interfaces between its parts: api (routes, gate, replies), tools (verbs over REST), workspaces
+ * (rows, cache, lifecycle), orchestrator (which provider), store (SQL actor), auth (who is it).
+ */
+#ifndef EW_GATEWAY_GATEWAY_H
+#define EW_GATEWAY_GATEWAY_H
+
+#include "common/call.h"
+#include "common/daemon.h"
+#include "common/fabric.h"
+#include "common/json_writer.h"
+#include "services/gateway/http/http.h"
+
+#include <jansson.h>
+
+typedef struct store store_t;
+typedef struct workspaces workspaces_t;
+typedef struct orchestrator orchestrator_t;
+typedef struct auth auth_t;
+typedef struct metrics metrics_t;
+
+typedef struct gateway {
+    daemon_t daemon;
+    fabric_t *fabric;
+    call_table_t *calls;
+    http_server_t *http;
+    store_t *store;
+    workspaces_t *workspaces;
+    orchestrator_t *orchestrator;
+    auth_t *auth;
+} gateway_t;
+
+/* ---- one REST request, from the gate to the reply (api.c) ---- */
+
+enum scope { SCOPE_NONE, SCOPE_READ, SCOPE_WRITE }; /* none, admin:read, admin:write */
+
+typedef struct caller {
+    char name[64];  /* of the API key, for the audit log */
+    char owner[64]; /* whose rows it sees */
+    bool can_read;
+    bool can_write;
+} caller_t;
+
+typedef struct api_request api_request_t;
+typedef struct route route_t;
+typedef void (*route_fn)(api_request_t *r);
+
+/* How the gate treats the body. */
+enum body_kind {
+    BODY_NONE,   /* any body is refused */
+    BODY_JSON,   /* collected up to body_max, parsed; absent = {} */
+    BODY_STREAM, /* handed on in chunks through api_request.on_body */
+};
+
+struct route {
+    const char *method;
+    const char *path; /* "/api/v1/agent/workspaces/:id/files"; :id and :pid are parameters */
+    enum scope scope;
+    enum body_kind body;
+    uint64_t body_max;
+    route_fn handler;
+    unsigned verb;    /* tool routes: the verb, else 0 */
+    unsigned request; /* message id of the JSON body, 0 = none or free form; for OpenAPI and the schema gate */
+    unsigned reply;   /* message id of the reply, 0 = none */
+    int status;       /* of success */
+    const char *doc;
+};
+
+struct api_request {
+    gateway_t *gw;
+    http_request_t *http;
+    const route_t *route;
+    caller_t caller;
+    char request_id[64]; /* X-Request-Id: taken over when well formed, else made */
+    uuid16_t trace;
+    const char *params[2];  /* values of :parameters in order */
+    char param_storage[256];
+    json_t *json;           /* BODY_JSON: the object (never NULL then) */
+    buf_t encoded;          /* BODY_JSON with route->request: the encoded message */
+    void *state;            /* the handler's own */
+    void (*on_body)(api_request_t *r, const uint8_t *bytes, size_t len); /* BODY_STREAM; set by the handler */
+    void (*on_body_end)(api_request_t *r);
+    void (*on_writable)(api_request_t *r);
+    void (*on_close)(api_request_t *r, bool is_hangup); /* free state, cancel calls; set by the handler */
+    uint64_t started_us;
+    bool is_replied;
+    int status; /* of the reply, for log and metrics */
+};
+
+/* Replies; each ends the request. */
+void api_reply_error(api_request_t *r, const err_t *err);
+void api_fail(api_request_t *r, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void api_reply_message(api_request_t *r, int status, unsigned msg_id, const void *encoded, size_t len, unsigned json_flags);
+void api_reply_json(api_request_t *r, int status, buf_t *json); /* takes the text out of json */
+void api_reply_empty(api_request_t *r, int status);
+/* Server-sent events: start, one event (id may be NULL; data is JSON text), end. False: the client is too slow now, on_writable follows. */
+void api_sse_start(api_request_t *r);
+bool api_sse_event(api_request_t *r, const char *event, const char *id, const char *data, size_t len);
+void api_sse_end(api_request_t *r);
+bool api_wants_sse(const api_request_t *r);
+const route_t *api_route_at(size_t i); /* NULL past the end: for OpenAPI, metrics, tests */
+
+/* ---- workspaces (workspaces.c) ---- */
+
+enum workspace_status { WORKSPACE_CREATING, WORKSPACE_READY, WORKSPACE_STOPPING, WORKSPACE_STOPPED, WORKSPACE_ERROR };
+
+/* One row, cached in memory; owned by workspaces_t, valid until the loop returns. */
+typedef struct workspace_row {
+    uuid16_t id;
+    char id_text[UUID_TEXT_SIZE];
+    char owner[64];
+    enum workspace_status status;
+    char *agent_session_id;
+    char *container_type, *provider, *provider_workspace_id, *repository_url, *branch, *deployment_mode, *lifecycle;
+    char *image, *network, *failure_reason, *snapshot_id;
+    char *cpu, *memory, *disk; /* resource_limits in force */
+    json_t *metadata, *warnings, *mcp_config, *env;
+    int64_t created_at_ms, last_used_at_ms, expires_at_ms; /* expires 0 = never */
+} workspace_row_t;
+
+/* NULL + error: bad id (400 "invalid workspace id format"), unknown or foreign (404 "workspace '<id>' not found"). */
+workspace_row_t *workspaces_find(gateway_t *gw, const char *id_text, const caller_t *caller, err_t **e);
+/* The daemon that has the sandbox. NULL + provider_unavailable when it is not connected now. */
+fabric_peer_t *workspaces_peer(gateway_t *gw, const workspace_row_t *ws, err_t **e);
+/* last_used_at and expires_at, in memory now, written in batches. */
+void workspaces_touch(gateway_t *gw, workspace_row_t *ws);
+/* Events for GET /:id/events: subscriber is called until unsubscribed. */
+typedef void (*workspace_event_fn)(void *arg, const char *event, const char *json, size_t len);
+uint64_t workspaces_subscribe(gateway_t *gw, const uuid16_t *id, workspace_event_fn fn, void *arg);
+void workspaces_unsubscribe(gateway_t *gw, uint64_t subscription);
+size_t workspaces_count(const gateway_t *gw, enum workspace_status status);
+
+int workspaces_open(gateway_t *gw, err_t **e); /* loads the cache from the store, reconciles as daemons come up */
+void workspaces_close(gateway_t *gw);
+void workspaces_on_peer_up(gateway_t *gw, fabric_peer_t *peer);
+void workspaces_on_peer_down(gateway_t *gw, fabric_peer_t *peer);
+void workspaces_on_sandbox_event(gateway_t *gw, fabric_peer_t *peer, const uuid16_t *sandbox, const struct sandbox_event *event);
+
+/* ---- orchestrator (orchestrator.c): which provider, with fallback ---- */
+
+int orchestrator_open(gateway_t *gw, err_t **e);
+void orchestrator_close(gateway_t *gw);
+void orchestrator_on_peer_up(gateway_t *gw, fabric_peer_t *peer);
+void orchestrator_on_peer_down(gateway_t *gw, fabric_peer_t *peer, const char *reason);
+void orchestrator_on_status(gateway_t *gw, fabric_peer_t *peer, const uint8_t *body, size_t len);
+
+/* ---- store (store.c): SQLite in one actor; see its header ---- */
+store_t *store_open(gateway_t *gw, err_t **e);
+void store_close(store_t **s);
+
+/* ---- auth (auth.c) ---- */
+int auth_open(gateway_t *gw, err_t **e); /* standalone key (generated into $EW_STATE_DIR/api-key if unset), API keys of the store */
+void auth_close(gateway_t *gw);
+/* Fills *caller or sets missing_token / invalid_token. Constant-time compares; never the query string. */
+int auth_check(gateway_t *gw, const http_request_t *r, caller_t *caller, err_t **e);
+
+/* Route handlers, one file per topic; rows are in routes.c. */
+void workspace_create(api_request_t *r);
+void workspace_list(api_request_t *r);
+void workspace_get(api_request_t *r);
+void workspace_delete(api_request_t *r);
+void workspace_providers(api_request_t *r);
+void workspace_events(api_request_t *r);
+void tool_call(api_request_t *r);      /* every JSON verb */
+void tool_bash(api_request_t *r);      /* + SSE, background */
+void process_output(api_request_t *r); /* + SSE */
+void file_get(api_request_t *r);
+void file_put(api_request_t *r);
+void file_watch(api_request_t *r);
+void api_key_list(api_request_t *r);
+void api_key_create(api_request_t *r);
+void api_key_delete(api_request_t *r);
+void system_health(api_request_t *r);
+void system_ready(api_request_t *r);
+void system_version(api_request_t *r);
+void system_metrics(api_request_t *r);
+void system_openapi(api_request_t *r);
+
+#endif
