@@ -3,10 +3,12 @@
 
 #include "common/mem.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #define BUF_FIRST_CAP 256
+#define BUF_LARGEST_MAX (SIZE_MAX / 4) /* so that doubling and the NUL cannot overflow */
 
 void buf_init(buf_t *b, size_t max)
 {
@@ -28,6 +30,8 @@ void buf_reset(buf_t *b)
 static bool grow(buf_t *b, size_t extra)
 {
     size_t max = b->max ? b->max : BUF_DEFAULT_MAX;
+    if (max > BUF_LARGEST_MAX)
+        max = BUF_LARGEST_MAX;
     if (b->is_failed || extra > max || b->len > max - extra) {
         b->is_failed = true;
         return false;
@@ -52,6 +56,7 @@ uint8_t *buf_reserve(buf_t *b, size_t len)
 
 void buf_commit(buf_t *b, size_t len)
 {
+    assert(len == 0 || len < b->cap - b->len); /* more than was reserved: memory is overwritten already */
     b->len += len;
 }
 

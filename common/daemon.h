@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What every daemon's main() does before and after its own work: arguments (--check, --print-config, --version, --help), configuration, log,
- * state directories (0700), one libevent loop, SIGTERM/SIGINT through the loop, SIGPIPE ignored, CPU set, a lock file so that
- * one state directory has one instance, a `ready` file for whoever waits.
+ * What every daemon's main() does before and after its own work: arguments (--check, --print-config, --version,
+ * --help), configuration, log, state directories (0700), one libevent loop, SIGTERM/SIGINT through the loop, SIGPIPE
+ * ignored, CPU set, a lock file so that one state directory has one instance, a `ready` file for whoever waits.
  */
 #ifndef EW_COMMON_DAEMON_H
 #define EW_COMMON_DAEMON_H
@@ -24,7 +24,8 @@ typedef struct daemon {
     int lock_fd;
 } daemon_t;
 
-/* Fills `d`. Returns 0 to go on, 1 if the process should exit with *exit_code (after --check and the like), -1 on error. */
+/* Fills `d`. Returns 0 to go on, 1 if the process should exit with *exit_code (after --check and the like), -1 on
+ * error. */
 int daemon_init(daemon_t *d, const char *name, unsigned scope, int argc, char **argv, int *exit_code, err_t **e);
 /* Runs the loop until a signal or daemon_stop(). Writes $EW_RUN_DIR/<name>.pid first. */
 void daemon_run(daemon_t *d);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#define ERR_IMPLEMENTATION
 #include "common/err.h"
 
 #include "common/mem.h"
@@ -32,12 +33,14 @@ static const struct errno_row {
     int errnum;
     enum err_code code;
 } errno_rows[] = {
-    {ENOENT, ERR_NOT_FOUND},    {ENOSPC, ERR_NO_SPACE},    {EDQUOT, ERR_NO_SPACE},
-    {EACCES, ERR_BAD_REQUEST},  {EPERM, ERR_BAD_REQUEST},  {ENOTDIR, ERR_BAD_REQUEST},
-    {EISDIR, ERR_BAD_REQUEST},  {ELOOP, ERR_BAD_REQUEST},  {ENAMETOOLONG, ERR_BAD_REQUEST},
-    {EROFS, ERR_BAD_REQUEST},   {EINVAL, ERR_BAD_REQUEST}, {ENOTEMPTY, ERR_CONFLICT},
-    {EEXIST, ERR_CONFLICT},     {EBUSY, ERR_CONFLICT},     {ETXTBSY, ERR_CONFLICT},
-    {ETIMEDOUT, ERR_DEADLINE_EXCEEDED},
+    {ENOENT, ERR_NOT_FOUND},         {ENOSPC, ERR_NO_SPACE},
+    {EDQUOT, ERR_NO_SPACE},          {EACCES, ERR_BAD_REQUEST},
+    {EPERM, ERR_BAD_REQUEST},        {ENOTDIR, ERR_BAD_REQUEST},
+    {EISDIR, ERR_BAD_REQUEST},       {ELOOP, ERR_BAD_REQUEST},
+    {ENAMETOOLONG, ERR_BAD_REQUEST}, {EROFS, ERR_BAD_REQUEST},
+    {EINVAL, ERR_BAD_REQUEST},       {ENOTEMPTY, ERR_CONFLICT},
+    {EEXIST, ERR_CONFLICT},          {EBUSY, ERR_CONFLICT},
+    {ETXTBSY, ERR_CONFLICT},         {ETIMEDOUT, ERR_DEADLINE_EXCEEDED},
 };
 
 static enum err_code code_from_errno(int errnum)
@@ -46,6 +49,27 @@ static enum err_code code_from_errno(int errnum)
         if (errno_rows[i].errnum == errnum)
             return errno_rows[i].code;
     return ERR_INTERNAL;
+}
+
+/* A message that was cut in the middle of a UTF-8 character loses the broken part. */
+static void trim_broken_end(char *text)
+{
+    size_t len = strlen(text), back = 0;
+    while (back < 3 && back < len && ((unsigned char)text[len - 1 - back] & 0xc0) == 0x80)
+        back++;
+    if (back >= len)
+        return;
+    unsigned char lead = (unsigned char)text[len - 1 - back];
+    size_t need = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : lead >= 0xc0 ? 1 : 0;
+    if (need > back)
+        text[len - 1 - back] = '\0';
+}
+
+/* strerror() is not safe beside the threads of actors. */
+static const char *errno_text(int errnum)
+{
+    const char *text = strerrordesc_np(errnum);
+    return text ? text : "unknown error";
 }
 
 static err_t *err_new(err_t **e, enum err_code code)
@@ -64,18 +88,20 @@ int err_set(err_t **e, enum err_code code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->message, sizeof err->message, fmt, ap);
     va_end(ap);
+    trim_broken_end(err->message);
     return -1;
 }
 
 int err_set_errno(err_t **e, enum err_code code, int errnum, const char *fmt, ...)
 {
     va_list ap;
-    char text[ERR_MESSAGE_MAX + 1];
+    char text[801]; /* shorter than a message, so that the cause stays readable */
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    trim_broken_end(text);
     err_t *err = err_new(e, code == ERR_NONE ? code_from_errno(errnum) : code);
-    snprintf(err->message, sizeof err->message, "%.800s: %s", text, strerror(errnum));
+    snprintf(err->message, sizeof err->message, "%s: %.190s", text, errno_text(errnum));
     return -1;
 }
 
@@ -85,6 +111,7 @@ static int wrap_message(err_t *err, const char *context)
     memcpy(old, err->message, sizeof old);
     /* Both parts are cut so that the new context never hides the first cause completely. */
     snprintf(err->message, sizeof err->message, "%.400s: %.590s", context, old);
+    trim_broken_end(err->message);
     return -1;
 }
 
@@ -104,6 +131,7 @@ int err_wrap_code(err_t **e, enum err_code code, const char *fmt, ...)
     va_list ap;
     char context[ERR_MESSAGE_MAX + 1];
     assert(e != NULL && *e != NULL);
+    assert(code > ERR_NONE && code < ERR_CODE_COUNT);
     va_start(ap, fmt);
     vsnprintf(context, sizeof context, fmt, ap);
     va_end(ap);

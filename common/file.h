@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Small files of a daemon's own state: read with a limit, written so that a reader or a crash sees the old or the new content.
+ * Small files of a daemon's own state: read with a limit, written so that a reader or a crash sees the old or the new
+ * content.
  */
 #ifndef EW_COMMON_FILE_H
 #define EW_COMMON_FILE_H

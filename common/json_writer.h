@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Writes JSON into a buf_t with open/close calls; escapes every string; puts the commas. Misuse (a value where a key is due) aborts.
- * Reading JSON is jansson's job.
+ * Writes JSON into a buf_t with open/close calls; escapes every string; puts the commas. Misuse (a value where a key is
+ * due) aborts. Reading JSON is jansson's job.
  */
 #ifndef EW_COMMON_JSON_WRITER_H
 #define EW_COMMON_JSON_WRITER_H
@@ -18,6 +18,7 @@ typedef struct json_writer {
     buf_t *out;
     unsigned depth;
     bool has_item[JSON_WRITER_DEPTH_MAX];
+    bool is_object[JSON_WRITER_DEPTH_MAX];
     bool is_after_key;
 } json_writer_t;
 

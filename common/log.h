@@ -19,10 +19,11 @@ typedef struct log_ctx {
 
 /* `daemon` must outlive the process's logging. Format: LOG_FORMAT env `json` (default) or `text`. */
 void log_open(const char *daemon, enum log_level level);
+/* Lines for people instead of JSON, whatever LOG_FORMAT said. */
+void log_set_text(bool is_text);
 bool log_is_on(enum log_level level);
 bool log_level_parse(const char *text, enum log_level *level); /* debug, info, warn, error */
-void log_write(enum log_level level, const log_ctx_t *ctx, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+void log_write(enum log_level level, const log_ctx_t *ctx, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #define log_debug(...) log_write(LOG_LEVEL_DEBUG, NULL, __VA_ARGS__)
 #define log_info(...) log_write(LOG_LEVEL_INFO, NULL, __VA_ARGS__)

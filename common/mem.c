@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/mem.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,10 +25,10 @@ void *mem_alloc(size_t size)
 
 void *mem_alloc_array(size_t count, size_t size)
 {
-    void *p = calloc(count ? count : 1, size ? size : 1);
-    if (p == NULL)
+    size_t total;
+    if (__builtin_mul_overflow(count, size, &total))
         out_of_memory();
-    return p;
+    return mem_alloc(total);
 }
 
 void *mem_realloc(void *p, size_t size)
@@ -40,6 +41,8 @@ void *mem_realloc(void *p, size_t size)
 
 char *mem_strndup(const char *s, size_t len)
 {
+    if (len > 0)
+        len = strnlen(s, len);
     char *copy = mem_alloc(len + 1);
     if (len > 0)
         memcpy(copy, s, len);
@@ -75,6 +78,9 @@ void mem_free_p(void *p)
 
 void fd_close_p(int *fd)
 {
+    int saved_errno = errno; /* runs on the way out, when the caller may still read errno */
     if (*fd >= 0)
         close(*fd);
+    *fd = -1;
+    errno = saved_errno;
 }

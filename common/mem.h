@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Memory and cleanup helpers. Allocation never fails: out of memory ends the process with one line on
- * stderr (limits elsewhere make it rare). Everything is zeroed. The caller owns what it gets.
+ * stderr (limits elsewhere make it rare). Everything is zeroed (not what mem_realloc adds). The caller owns what it
+ * gets.
  */
 #ifndef EW_COMMON_MEM_H
 #define EW_COMMON_MEM_H
@@ -13,10 +14,10 @@
 #define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
 
 void *mem_alloc(size_t size) __attribute__((malloc, returns_nonnull, warn_unused_result));
-void *mem_alloc_array(size_t count, size_t size)
-    __attribute__((malloc, returns_nonnull, warn_unused_result));
+void *mem_alloc_array(size_t count, size_t size) __attribute__((malloc, returns_nonnull, warn_unused_result));
 void *mem_realloc(void *p, size_t size) __attribute__((returns_nonnull, warn_unused_result));
 char *mem_strdup(const char *s) __attribute__((malloc, returns_nonnull, warn_unused_result));
+/* At most `len` bytes, up to the first NUL. */
 char *mem_strndup(const char *s, size_t len) __attribute__((malloc, returns_nonnull, warn_unused_result));
 char *mem_printf(const char *fmt, ...)
     __attribute__((malloc, returns_nonnull, warn_unused_result, format(printf, 1, 2)));
@@ -30,17 +31,17 @@ void fd_close_p(int *fd);
 #define auto_close __attribute__((cleanup(fd_close_p)))
 
 /* Hands a held pointer or descriptor on: `return STEAL_PTR(s);` */
-#define STEAL_PTR(p)                                                                               \
-    ({                                                                                             \
-        __typeof__(p) steal_ = (p);                                                                \
-        (p) = NULL;                                                                                \
-        steal_;                                                                                    \
+#define STEAL_PTR(p)                \
+    ({                              \
+        __typeof__(p) steal_ = (p); \
+        (p) = NULL;                 \
+        steal_;                     \
     })
-#define STEAL_FD(fd)                                                                               \
-    ({                                                                                             \
-        int steal_ = (fd);                                                                         \
-        (fd) = -1;                                                                                 \
-        steal_;                                                                                    \
+#define STEAL_FD(fd)       \
+    ({                     \
+        int steal_ = (fd); \
+        (fd) = -1;         \
+        steal_;            \
     })
 
 #endif

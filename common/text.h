@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Text: UTF-8, base64, hexadecimal, numbers, sizes. No allocation but where a buf_t is given. Freestanding (in the agent too).
+ * Text: UTF-8, base64, hexadecimal, numbers, sizes. No allocation but where a buf_t is given. Freestanding (in the
+ * agent too).
  */
 #ifndef EW_COMMON_TEXT_H
 #define EW_COMMON_TEXT_H
@@ -21,13 +22,14 @@ void base64_encode(buf_t *out, const void *bytes, size_t len);
 /* Standard or URL-safe alphabet, padding optional, no white space. False on anything else. */
 bool base64_decode(buf_t *out, const char *text, size_t len);
 
-void hex_encode(char *out, const void *bytes, size_t len); /* writes 2*len+1 bytes */
+void hex_encode(char *out, const void *bytes, size_t len);       /* writes 2*len+1 bytes */
 bool hex_decode(uint8_t *out, size_t out_len, const char *text); /* exactly 2*out_len digits */
 
 /* Whole decimal number, nothing before or after it. */
 bool text_to_u64(const char *text, uint64_t *value);
 bool text_to_i64(const char *text, int64_t *value);
-/* "4G", "512M", "64k", "1.5G", "4GiB", "1048576": powers of 1024, any case; false if malformed, negative or too large. */
+/* "4G", "512M", "64k", "1.5G", "4GiB", "1048576": powers of 1024, any case; false if malformed, negative or too large.
+ */
 bool text_to_size(const char *text, uint64_t *bytes);
 /* "2", "0.5", "1.25": thousandths, up to 1024 CPUs; false for zero and for anything else. */
 bool text_to_milli(const char *text, uint32_t *milli);
