@@ -49,8 +49,8 @@ bool envelope_decode(envelope_t *env, const uint8_t *bytes, size_t len)
     };
     memcpy(env->sandbox.bytes, bytes + 16, 16);
     memcpy(env->trace.bytes, bytes + 32, 16);
-    return env->kind > 0 && env->kind < ENVELOPE_KIND_COUNT &&
-           (env->flags & ~ENVELOPE_FLAGS_ALL) == 0 && env->channel < CHANNEL_COUNT;
+    return env->kind > 0 && env->kind < ENVELOPE_KIND_COUNT && (env->flags & ~ENVELOPE_FLAGS_ALL) == 0 &&
+           env->channel < CHANNEL_COUNT;
 }
 
 const char *envelope_kind_name(unsigned kind)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The envelope: 64 bytes, little endian, in front of every message on the fabric (first ZeroMQ frame) and on every sandbox's
- * byte stream (after a u32 with the frame's whole length). A provider daemon relays it and does not decode the body.
+ * The envelope: 64 bytes, little endian, in front of every message on the fabric (first ZeroMQ frame) and on every
+ * sandbox's byte stream (after a u32 with the frame's whole length). A provider daemon relays it and does not decode
+ * the body.
  *
  *   offset size field
  *        0    1 version     ENVELOPE_VERSION
@@ -17,11 +18,11 @@
  *       52    4 credit      CREDIT: bytes granted; REQUEST: bytes of reply the caller takes before its first CREDIT
  *       56    8 offset      CHUNK: position of the first byte in the channel
  *
- * Flow: a call is one REQUEST (its body may be several frames, all but the last with MORE), then CHUNKs either way, then one
- * REPLY or ERROR from the callee, which ends it. A sender may be CALL_WINDOW body bytes ahead of the CREDIT it got, per call
- * and direction (REQUEST, REPLY, HEAD, EVENT, ERROR and CHUNK bodies all count). CANCEL asks the callee to stop: it still answers with ERROR
- * `cancelled`. KEEP on a REQUEST asks the agent to keep the reply: a REQUEST with a known call_id is answered from that store
- * and never run twice. ACK lets it forget.
+ * Flow: a call is one REQUEST (its body may be several frames, all but the last with MORE), then CHUNKs either way,
+ * then one REPLY or ERROR from the callee, which ends it. A sender may be CALL_WINDOW body bytes ahead of the CREDIT it
+ * got, per call and direction (REQUEST, REPLY, HEAD, EVENT, ERROR and CHUNK bodies all count). CANCEL asks the callee
+ * to stop: it still answers with ERROR `cancelled`. KEEP on a REQUEST asks the agent to keep the reply: a REQUEST with
+ * a known call_id is answered from that store and never run twice. ACK lets it forget.
  */
 #ifndef EW_PROTO_ENVELOPE_H
 #define EW_PROTO_ENVELOPE_H
@@ -38,8 +39,8 @@
 #define STREAM_BODY_DOWN_MAX (STREAM_FRAME_DOWN_MAX - STREAM_LENGTH_SIZE - ENVELOPE_SIZE)
 #define STREAM_BODY_UP_MAX (32 * 1024) /* from the agent */
 #define STREAM_FRAME_UP_MAX (STREAM_LENGTH_SIZE + ENVELOPE_SIZE + STREAM_BODY_UP_MAX)
-#define FABRIC_BODY_MAX (64 * 1024)       /* one ZeroMQ body frame */
-#define CALL_WINDOW (256 * 1024)          /* bytes a sender may be ahead */
+#define FABRIC_BODY_MAX (64 * 1024)         /* one ZeroMQ body frame */
+#define CALL_WINDOW (256 * 1024)            /* bytes a sender may be ahead */
 #define CALL_MESSAGE_MAX (33 * 1024 * 1024) /* one assembled REQUEST or REPLY body */
 
 /* X(NAME, number, "name", "who sends it and what it means") */
@@ -99,8 +100,8 @@ void envelope_encode(const envelope_t *env, uint8_t out[ENVELOPE_SIZE]);
 bool envelope_decode(envelope_t *env, const uint8_t *bytes, size_t len);
 const char *envelope_kind_name(unsigned kind); /* "?" for unknown */
 
-/* Reads the length prefix of a stream frame. 0 = need more bytes, -1 = the length is impossible (below a bare envelope or
- * above frame_max), else the whole frame's length. */
+/* Reads the length prefix of a stream frame. 0 = need more bytes, -1 = the length is impossible (below a bare envelope
+ * or above frame_max), else the whole frame's length. */
 long stream_frame_length(const uint8_t *bytes, size_t len, size_t frame_max);
 /* Encodes a whole stream frame at `out`, which has room; returns its length. */
 size_t stream_frame_encode(const envelope_t *env, const void *body, size_t body_len, uint8_t *out);

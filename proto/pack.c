@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* msgpack, the small part of it that messages use: nil, bool, integers, bin, array. Written by hand because a decoder that
- * walks hostile bytes in place needs no allocation at all, and because the agent is linked without any library for it.
- * Interoperates with msgpack-c (tests/unit/test_proto.c compares). */
+/* msgpack, the small part of it that messages use: nil, bool, integers, bin, array. Written by hand because a decoder
+ * that walks hostile bytes in place needs no allocation at all, and because the agent is linked without any library for
+ * it. Interoperates with msgpack-c (tests/unit/test_proto.c compares). */
 #include "proto/proto.h"
 
 #include <string.h>
@@ -15,6 +15,8 @@ enum {
     MP_U8 = 0xcc,
     MP_U64 = 0xcf,
     MP_I8 = 0xd0,
+    MP_I16 = 0xd1,
+    MP_I32 = 0xd2,
     MP_I64 = 0xd3,
     MP_ARRAY16 = 0xdc,
     MP_ARRAY32 = 0xdd,
@@ -165,11 +167,9 @@ bool proto_get_int(proto_cursor_t *c, int64_t *value)
     }
     if (type < MP_I8 || type > MP_I64)
         return false;
-    unsigned bytes = 1U << (type - MP_I8);
-    if (!get_be(c, bytes, &u))
+    if (!get_be(c, 1U << (type - MP_I8), &u))
         return false;
-    unsigned shift = 64 - 8 * bytes;
-    *value = (int64_t)(u << shift) >> shift;
+    *value = type == MP_I8 ? (int8_t)u : type == MP_I16 ? (int16_t)u : type == MP_I32 ? (int32_t)u : (int64_t)u;
     return true;
 }
 
@@ -177,8 +177,7 @@ bool proto_get_strz(proto_cursor_t *c, const char **s, size_t *len)
 {
     proto_cursor_t next = *c;
     uint64_t n;
-    if (left(c) < 1 || c->at[0] < MP_BIN8 || c->at[0] > MP_BIN32 ||
-        !get_be(&next, 1U << (c->at[0] - MP_BIN8), &n))
+    if (left(c) < 1 || c->at[0] < MP_BIN8 || c->at[0] > MP_BIN32 || !get_be(&next, 1U << (c->at[0] - MP_BIN8), &n))
         return false;
     if (n == 0 || n > left(&next))
         return false;
@@ -233,6 +232,8 @@ static bool walk(proto_cursor_t *c, unsigned depth)
 
 size_t proto_walk(const uint8_t *bytes, size_t len)
 {
+    if (len == 0) /* bytes may be NULL then */
+        return 0;
     proto_cursor_t c = {bytes, bytes + len};
     return walk(&c, 0) ? (size_t)(c.at - bytes) : 0;
 }

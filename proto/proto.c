@@ -11,16 +11,15 @@
 #define REQ PROTO_REQ
 
 /* Each message's rows stand in a function of their own, where `row_struct` names its struct for offsetof. */
-#define FIELD_ROW(fkind, fname, fmax, fflags, fextra, fdoc)                                        \
+#define FIELD_ROW(fkind, fname, fmax, fflags, fextra, fdoc) \
     {#fname, PROTO_##fkind, (fflags), (uint64_t)(fmax), offsetof(row_struct, fname), (fextra), (fdoc)},
-#define DESC_FUNCTION(mid, message, mdoc)                                                          \
-    static const proto_desc_t *desc_##message(void)                                                \
-    {                                                                                              \
-        typedef struct message row_struct;                                                         \
-        static const proto_field_t fields[] = {FIELDS_##message(FIELD_ROW)};                       \
-        static const proto_desc_t desc = {(mid), #message, (mdoc), sizeof(row_struct), fields,     \
-                                          COUNT_OF(fields)};                                       \
-        return &desc;                                                                              \
+#define DESC_FUNCTION(mid, message, mdoc)                                                                         \
+    static const proto_desc_t *desc_##message(void)                                                               \
+    {                                                                                                             \
+        typedef struct message row_struct;                                                                        \
+        static const proto_field_t fields[] = {FIELDS_##message(FIELD_ROW)};                                      \
+        static const proto_desc_t desc = {(mid), #message, (mdoc), sizeof(row_struct), fields, COUNT_OF(fields)}; \
+        return &desc;                                                                                             \
     }
 PROTO_MESSAGES(DESC_FUNCTION)
 
@@ -70,8 +69,7 @@ static void has_set(void *msg, size_t i)
     ((bool *)msg)[i] = true;
 }
 
-/* The limit of one string in a LIST or MAP. */
-static size_t element_max(const proto_field_t *f)
+size_t proto_element_max(const proto_field_t *f)
 {
     size_t max = 0;
     for (const char *p = f->extra; *p >= '0' && *p <= '9'; p++)
@@ -108,16 +106,36 @@ static int encode_str(const proto_desc_t *d, const proto_field_t *f, const char 
         return encode_fail(d, f, "longer than its row allows", e);
     if (f->kind == PROTO_STR && !is_choice(f->extra, s, len))
         return encode_fail(d, f, "not one of its choices", e);
+    if (len == 0 && (f->flags & PROTO_NONEMPTY))
+        return encode_fail(d, f, "empty", e);
     proto_put_strz(out, s, len);
     return 0;
 }
 
-static int encode_list(const proto_desc_t *d, const proto_field_t *f, const proto_list_t *list, buf_t *out,
-                       err_t **e)
+/* `values` whole msgpack values that fill the bytes exactly: a builder that failed half way must not become a message.
+ */
+static bool holds_values(const uint8_t *bytes, size_t len, uint64_t values)
 {
-    if (list->count > f->max)
+    if (bytes == NULL)
+        return values == 0 && len == 0;
+    while (values-- > 0) {
+        size_t n = proto_walk(bytes, len);
+        if (n == 0)
+            return false;
+        bytes += n;
+        len -= n;
+    }
+    return len == 0;
+}
+
+static int encode_list(const proto_desc_t *d, const proto_field_t *f, const proto_list_t *list, buf_t *out, err_t **e)
+{
+    uint64_t values = (uint64_t)list->count * (f->kind == PROTO_MAP ? 2 : 1);
+    if (list->count > f->max || values > UINT32_MAX)
         return encode_fail(d, f, "more elements than its row allows", e);
-    proto_put_array(out, f->kind == PROTO_MAP ? list->count * 2 : list->count);
+    if (!holds_values(list->bytes, list->len, values))
+        return encode_fail(d, f, "its bytes do not hold what its count says", e);
+    proto_put_array(out, (uint32_t)values);
     buf_append(out, list->bytes, list->len);
     return 0;
 }
@@ -150,6 +168,11 @@ static bool is_absent(const void *msg, const proto_field_t *f, size_t i)
     return true;
 }
 
+static uint64_t magnitude(int64_t value)
+{
+    return value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+}
+
 static int encode_uint(const proto_desc_t *d, const proto_field_t *f, uint64_t value, buf_t *out, err_t **e)
 {
     if (value > f->max)
@@ -165,12 +188,16 @@ static int encode_field(const proto_desc_t *d, const proto_field_t *f, const voi
     case PROTO_JSON:
         return encode_str(d, f, *(const char *const *)m, out, e);
     case PROTO_BULK:
+        if (((const proto_bytes_t *)m)->len == 0 && (f->flags & PROTO_NONEMPTY))
+            return encode_fail(d, f, "empty", e);
         return encode_uint(d, f, ((const proto_bytes_t *)m)->len, out, e);
     case PROTO_U32:
         return encode_uint(d, f, *(const uint32_t *)m, out, e);
     case PROTO_U64:
         return encode_uint(d, f, *(const uint64_t *)m, out, e);
     case PROTO_I64:
+        if (magnitude(*(const int64_t *)m) > f->max)
+            return encode_fail(d, f, "outside what its row allows", e);
         proto_put_int(out, *(const int64_t *)m);
         return 0;
     case PROTO_BOOL:
@@ -183,37 +210,74 @@ static int encode_field(const proto_desc_t *d, const proto_field_t *f, const voi
     case PROTO_MSG:
         if (((const proto_nested_t *)m)->len > f->max)
             return encode_fail(d, f, "longer than its row allows", e);
+        if (!holds_values(((const proto_nested_t *)m)->bytes, ((const proto_nested_t *)m)->len, 1))
+            return encode_fail(d, f, "not one whole message", e);
         buf_append(out, ((const proto_nested_t *)m)->bytes, ((const proto_nested_t *)m)->len);
         return 0;
     }
     return encode_fail(d, f, "unknown kind", e);
 }
 
-int proto_encode(unsigned msg_id, const void *msg, buf_t *out, err_t **e)
+/* What stands for an absent field. Required numbers may well be zero; everything else that is required must be there.
+ */
+static int encode_absent(const proto_desc_t *d, const proto_field_t *f, buf_t *out, err_t **e)
 {
-    const proto_desc_t *d = proto_desc(msg_id);
-    if (d == NULL)
-        return err_set(e, ERR_INTERNAL, "cannot encode message %u: no such message", msg_id);
+    if (!(f->flags & PROTO_REQ)) {
+        proto_put_nil(out);
+        return 0;
+    }
+    switch (f->kind) {
+    case PROTO_U32:
+    case PROTO_U64:
+    case PROTO_I64:
+        proto_put_uint(out, 0);
+        return 0;
+    case PROTO_BOOL:
+        proto_put_bool(out, false);
+        return 0;
+    case PROTO_LIST:
+    case PROTO_MAP:
+    case PROTO_MSGS:
+        proto_put_array(out, 0);
+        return 0;
+    case PROTO_STR:
+    case PROTO_JSON:
+    case PROTO_BULK:
+    case PROTO_MSG:
+        break;
+    }
+    return encode_fail(d, f, "required, but not given", e);
+}
+
+static int encode_fields(const proto_desc_t *d, const void *msg, buf_t *out, err_t **e)
+{
     proto_put_array(out, (uint32_t)d->field_count);
     for (size_t i = 0; i < d->field_count; i++) {
         const proto_field_t *f = &d->fields[i];
-        if (!is_absent(msg, f, i)) {
-            if (encode_field(d, f, member(msg, f), out, e) != 0)
-                return -1;
-        } else if ((f->flags & PROTO_REQ) && f->kind >= PROTO_U32 && f->kind <= PROTO_I64) {
-            proto_put_uint(out, 0); /* required numbers may well be zero */
-        } else {
-            proto_put_nil(out);
-        }
+        int result = is_absent(msg, f, i) ? encode_absent(d, f, out, e) : encode_field(d, f, member(msg, f), out, e);
+        if (result != 0)
+            return -1;
     }
     for (size_t i = 0; i < d->field_count; i++)
-        if (d->fields[i].kind == PROTO_BULK) {
+        if (d->fields[i].kind == PROTO_BULK && !is_absent(msg, &d->fields[i], i)) {
             const proto_bytes_t *bulk = member(msg, &d->fields[i]);
             buf_append(out, bulk->data, bulk->len);
         }
     if (buf_failed(out))
         return err_set(e, ERR_PAYLOAD_TOO_LARGE, "message %s is larger than its buffer may grow", d->name);
     return 0;
+}
+
+int proto_encode(unsigned msg_id, const void *msg, buf_t *out, err_t **e)
+{
+    const proto_desc_t *d = proto_desc(msg_id);
+    size_t before = out->len;
+    if (d == NULL)
+        return err_set(e, ERR_INTERNAL, "cannot encode message %u: no such message", msg_id);
+    if (encode_fields(d, msg, out, e) == 0)
+        return 0;
+    buf_truncate(out, before);
+    return -1;
 }
 
 /* ---- decoding ---- */
@@ -249,7 +313,7 @@ static int decode_str(decoder_t *dec, const proto_field_t *f, const char **s)
 
 static int decode_strings(decoder_t *dec, const proto_field_t *f, uint32_t values)
 {
-    size_t len, max = element_max(f);
+    size_t len, max = proto_element_max(f);
     const char *s;
     for (uint32_t i = 0; i < values; i++) {
         if (!proto_get_strz(&dec->c, &s, &len))
@@ -278,8 +342,7 @@ static int decode_list(decoder_t *dec, const proto_field_t *f, proto_list_t *lis
     if (values % per != 0 || values / per > f->max)
         return decode_fail(dec, f, "has more elements than its limit");
     const uint8_t *start = dec->c.at;
-    int result =
-        f->kind == PROTO_MSGS ? decode_messages(dec, f, values) : decode_strings(dec, f, values);
+    int result = f->kind == PROTO_MSGS ? decode_messages(dec, f, values) : decode_strings(dec, f, values);
     if (result != 0)
         return -1;
     *list = (proto_list_t){values / per, start, (size_t)(dec->c.at - start)};
@@ -309,8 +372,24 @@ static int decode_int(decoder_t *dec, const proto_field_t *f, int64_t *value)
 {
     if (!proto_get_int(&dec->c, value))
         return decode_fail(dec, f, "must be a whole number");
-    uint64_t magnitude = *value < 0 ? 0 - (uint64_t)*value : (uint64_t)*value;
-    return magnitude > f->max ? decode_fail(dec, f, "outside its limits") : 0;
+    return magnitude(*value) > f->max ? decode_fail(dec, f, "outside its limits") : 0;
+}
+
+/* The length now; the bytes when the array has been read (take_bulk). */
+static int decode_bulk(decoder_t *dec, const proto_field_t *f, proto_bytes_t *bulk)
+{
+    uint64_t len;
+    if (decode_uint(dec, f, &len) != 0)
+        return -1;
+    uint64_t left = (uint64_t)(dec->c.end - dec->c.at);
+    if (len == 0 && (f->flags & PROTO_NONEMPTY))
+        return decode_fail(dec, f, "must not be empty");
+    /* Compared with what is left each time, so that the sum can never wrap around. */
+    if (dec->bulk_total > left || len > left - dec->bulk_total)
+        return decode_fail(dec, f, "more raw bytes announced than there are");
+    dec->bulk_total += len;
+    bulk->len = (size_t)len;
+    return 0;
 }
 
 static int decode_field(decoder_t *dec, const proto_field_t *f, void *m)
@@ -321,11 +400,7 @@ static int decode_field(decoder_t *dec, const proto_field_t *f, void *m)
     case PROTO_JSON:
         return decode_str(dec, f, m);
     case PROTO_BULK:
-        if (decode_uint(dec, f, &number) != 0)
-            return -1;
-        ((proto_bytes_t *)m)->len = (size_t)number;
-        dec->bulk_total += number;
-        return number == 0 && (f->flags & PROTO_NONEMPTY) ? decode_fail(dec, f, "must not be empty") : 0;
+        return decode_bulk(dec, f, m);
     case PROTO_U32:
         if (decode_uint(dec, f, &number) != 0)
             return -1;
@@ -357,7 +432,7 @@ static int decode_array(decoder_t *dec, void *msg)
         uint64_t u;
         proto_list_t list;
         proto_bytes_t bytes;
-    } scratch;
+    } scratch = {0};
     uint32_t count;
     if (!proto_get_array(&dec->c, &count) || count > dec->d->field_count)
         return err_set(dec->e, ERR_BAD_REQUEST, "%s: not an array of at most %zu fields", dec->d->name,
@@ -408,13 +483,15 @@ static int take_bulk(decoder_t *dec, void *msg)
 
 int proto_decode(unsigned msg_id, void *msg, const void *bytes, size_t len, err_t **e)
 {
-    decoder_t dec = {.d = proto_desc(msg_id), .c = {bytes, (const uint8_t *)bytes + len}, .e = e};
-    if (dec.d == NULL)
+    const proto_desc_t *d = proto_desc(msg_id);
+    if (d == NULL)
         return err_set(e, ERR_INTERNAL, "cannot decode message %u: no such message", msg_id);
-    memset(msg, 0, dec.d->size);
-    if (len == 0)
-        return err_set(e, ERR_BAD_REQUEST, "%s: empty", dec.d->name);
-    if (decode_array(&dec, msg) != 0)
-        return -1;
-    return take_bulk(&dec, msg);
+    memset(msg, 0, d->size);
+    if (len == 0) /* bytes may be NULL then */
+        return err_set(e, ERR_BAD_REQUEST, "%s: empty", d->name);
+    decoder_t dec = {.d = d, .c = {bytes, (const uint8_t *)bytes + len}, .e = e};
+    if (decode_array(&dec, msg) == 0 && take_bulk(&dec, msg) == 0)
+        return 0;
+    memset(msg, 0, d->size); /* nobody reads a half message by mistake */
+    return -1;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The codec that turns the tables of proto/messages.h into structs and bytes and back. Part of the agent: no libc beyond the
- * basics, no allocation while decoding, safe on hostile bytes.
+ * The codec that turns the tables of proto/messages.h into structs and bytes and back. Part of the agent: no libc
+ * beyond the basics, no allocation while decoding, safe on hostile bytes.
  *
- * Wire form of a message: one msgpack array with one element per row, in order; nil or a missing tail = absent; a longer array is
- * refused. STR, JSON and the strings in LIST and MAP travel as msgpack bin *with* their terminating NUL (checked, and no other
- * NUL), so that a decoded struct points into the frame and nothing is copied. BULK fields hold their length in the array; their bytes
- * follow the array, in row order, raw.
+ * Wire form of a message: one msgpack array with one element per row, in order; nil or a missing tail = absent; a
+ * longer array is refused. STR, JSON and the strings in LIST and MAP travel as msgpack bin *with* their terminating NUL
+ * (checked, and no other NUL), so that a decoded struct points into the frame and nothing is copied. BULK fields hold
+ * their length in the array; their bytes follow the array, in row order, raw.
  *
  * A decoded struct borrows from the bytes it was decoded from. An encoded message copies everything.
  */
@@ -29,7 +29,8 @@ typedef struct proto_bytes {
     size_t len;
 } proto_bytes_t;
 
-/* LIST, MAP and MSGS: `count` encoded elements (MAP: 2 × count strings). Read with proto_iter_*, build with proto_list_*. */
+/* LIST, MAP and MSGS: `count` encoded elements (MAP: 2 × count strings). Read with proto_iter_*, build with
+ * proto_list_*. */
 typedef struct proto_list {
     uint32_t count;
     const uint8_t *bytes;
@@ -57,10 +58,10 @@ enum proto_kind {
 };
 
 enum proto_flag {
-    PROTO_REQ = 1,  /* must be present */
-    PROTO_OMIT = 2, /* left out of REST replies when zero, false or empty */
-    PROTO_HIDE = 4, /* never shown in REST (inner fields) */
-    PROTO_SECRET = 8, /* never logged, never in errors */
+    PROTO_REQ = 1,       /* must be present */
+    PROTO_OMIT = 2,      /* left out of REST replies when zero, false or empty */
+    PROTO_HIDE = 4,      /* never shown in REST (inner fields) */
+    PROTO_SECRET = 8,    /* never logged, never in errors */
     PROTO_NONEMPTY = 16, /* present and "" is refused like absent ("<name> is required") */
 };
 
@@ -70,7 +71,8 @@ typedef struct proto_field {
     unsigned flags;
     uint64_t max;
     size_t offset;
-    const char *extra; /* STR: choices "a|b|c"; MSG/MSGS: message name; LIST/MAP: element bytes as a number; "" = none */
+    const char
+        *extra; /* STR: choices "a|b|c"; MSG/MSGS: message name; LIST/MAP: element bytes as a number; "" = none */
     const char *doc;
 } proto_field_t;
 
@@ -85,18 +87,19 @@ typedef struct proto_desc {
 
 const proto_desc_t *proto_desc(unsigned msg_id);              /* NULL if unknown */
 const proto_desc_t *proto_desc_by_name(const char *msg_name); /* NULL if unknown */
+size_t proto_element_max(const proto_field_t *f);             /* bytes of one string in a LIST or MAP */
 size_t proto_desc_count(void);
 const proto_desc_t *proto_desc_at(size_t i);
 
-/* Appends the encoded message. Fails (internal_error) if a field breaks its row. A scalar equal to 0, a NULL pointer and an empty
- * list are written as absent unless `has.<field>` is set. */
+/* Appends the encoded message. Fails (internal_error) if a field breaks its row. A scalar equal to 0, a NULL pointer
+ * and an empty list are written as absent unless `has.<field>` is set. */
 int proto_encode(unsigned msg_id, const void *msg, buf_t *out, err_t **e);
 
 /* Fills the struct (zeroed first) from exactly `len` bytes. Error code: bad_request naming message and field. */
 int proto_decode(unsigned msg_id, void *msg, const void *bytes, size_t len, err_t **e);
 
-/* Walks any msgpack value at `bytes` without allocating: its length in bytes, or 0 if it is cut short, nested deeper than
- * PROTO_DEPTH_MAX, or of a type that messages never use. */
+/* Walks any msgpack value at `bytes` without allocating: its length in bytes, or 0 if it is cut short, nested deeper
+ * than PROTO_DEPTH_MAX, or of a type that messages never use. */
 size_t proto_walk(const uint8_t *bytes, size_t len);
 
 /* Reading lists: `proto_iter_t it = proto_iter(&msg.files); const char *s; while (proto_iter_str(&it, &s)) …`

@@ -4,7 +4,7 @@
 #include "common/mem.h"
 
 static const verb_row_t rows[] = {
-#define X(number, name, target, request, reply, flags, doc)                                        \
+#define X(number, name, target, request, reply, flags, doc) \
     {(number), #name, VERB_TARGET_##target, MSG_##request, MSG_##reply, (flags), (doc)},
     PROTO_VERBS(X)
 #undef X
