@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The fabric: envelopes over ZeroMQ between hubs (ROUTER: gateway, mcphost, gitsync) and daemons (DEALER). One fabric_t is one
- * socket in one libevent loop. HELLO is the first message each way; a wrong protocol or version is refused with a sentence both sides log.
- * Heartbeats go every second; a peer silent for FABRIC_GONE_MS is down. A daemon's link reconnects by itself and says HELLO again.
+ * The fabric: envelopes over ZeroMQ between hubs (ROUTER: gateway, mcphost, gitsync) and daemons (DEALER). One fabric_t
+ * is one socket in one libevent loop. HELLO is the first message each way; a wrong protocol or version is refused with
+ * a sentence both sides log. Heartbeats go every second; a peer silent for FABRIC_GONE_MS is down. A daemon's link
+ * reconnects by itself and says HELLO again.
  *
- * Ownership: the creator owns fabric_t; peers belong to it and are valid between on_up and the return of on_down. Bodies and
- * envelopes given to handlers are borrowed for the call. Handlers may send and may destroy nothing but their own things.
+ * Ownership: the creator owns fabric_t; peers belong to it and are valid between on_up and the return of on_down.
+ * Bodies and envelopes given to handlers are borrowed for the call. Handlers may send and may destroy nothing but their
+ * own things.
  *
- * Limits: one body <= FABRIC_BODY_MAX; FABRIC_HWM messages queued per peer; FABRIC_PEERS_MAX peers. Violations drop the peer.
- * Security: ipc:// directories are 0700; tcp:// needs CURVE (both files), unknown keys are refused, the certificate decides
- * the instance name. Protocol facts: zmq_socket(3), zmq_setsockopt(3); ZMQ_FD is edge-triggered (handled in fabric_pump alone).
+ * Limits: one body <= FABRIC_BODY_MAX; FABRIC_HWM messages queued per peer; FABRIC_PEERS_MAX peers. Violations drop the
+ * peer. Security: ipc:// directories are 0700; tcp:// needs CURVE (both files), unknown keys are refused, the
+ * certificate decides the instance name. Protocol facts: zmq_socket(3), zmq_setsockopt(3); ZMQ_FD is edge-triggered
+ * (handled in fabric_pump alone).
  */
 #ifndef EW_COMMON_FABRIC_H
 #define EW_COMMON_FABRIC_H

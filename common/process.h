@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Runs another program from a daemon's loop: argv array, deadline, output limit, reaped by pidfd/SIGCHLD in the loop, never blocking.
- * The child gets: CLOEXEC everywhere, stdin /dev/null unless given, a clean signal mask, its own process group,
- * PR_SET_PDEATHSIG only if asked. At the deadline the group gets TERM, 2 s later KILL.
+ * Runs another program from a daemon's loop: argv array, deadline, output limit, reaped by pidfd/SIGCHLD in the loop,
+ * never blocking. The child gets: CLOEXEC everywhere, stdin /dev/null unless given, a clean signal mask, its own
+ * process group, PR_SET_PDEATHSIG only if asked. At the deadline the group gets TERM, 2 s later KILL.
  */
 #ifndef EW_COMMON_PROCESS_H
 #define EW_COMMON_PROCESS_H
@@ -20,8 +20,8 @@ typedef struct process process_t;
 typedef struct process_result {
     int exit_code; /* 128+n for signal n; -1 if it never ran */
     bool is_timed_out;
-    bool is_truncated;   /* output over the limit was dropped */
-    const char *output;  /* stdout and stderr as they came, NUL-terminated, borrowed for the callback */
+    bool is_truncated;  /* output over the limit was dropped */
+    const char *output; /* stdout and stderr as they came, NUL-terminated, borrowed for the callback */
     size_t output_len;
     uint32_t duration_ms;
 } process_result_t;
@@ -49,8 +49,8 @@ pid_t process_pid(const process_t *p);
 /* Kills the group, reaps in the background, never calls `done`. */
 void process_cancel(process_t **p);
 
-/* Watches a process that need not be a child (pidfd): `gone` is called once when it has ended. exit_status as waitpid's when it
- * was our child or re-parented to us, else -1. */
+/* Watches a process that need not be a child (pidfd): `gone` is called once when it has ended. exit_status as waitpid's
+ * when it was our child or re-parented to us, else -1. */
 typedef struct pid_watch pid_watch_t;
 pid_watch_t *pid_watch_new(struct event_base *base, pid_t pid, void (*gone)(void *arg, int wait_status), void *arg,
                            err_t **e);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A provider daemon's end of one sandbox's byte stream (architecture §6). Frames down are at most 4096 bytes and written whole by one
- * write(); frames up are at most STREAM_FRAME_UP_MAX. Opening sends RESYNC and discards input up to the MARKER with its nonce, so a
- * daemon that was killed in the middle of anything goes on cleanly. Everything that comes up is hostile: a frame that breaks
- * the rules ends the stream (on_broken), never the daemon.
+ * A provider daemon's end of one sandbox's byte stream (architecture §6). Frames down are at most 4096 bytes and
+ * written whole by one write(); frames up are at most STREAM_FRAME_UP_MAX. Opening sends RESYNC and discards input up
+ * to the MARKER with its nonce, so a daemon that was killed in the middle of anything goes on cleanly. Everything that
+ * comes up is hostile: a frame that breaks the rules ends the stream (on_broken), never the daemon.
  *
- * Ownership: stream_open takes both descriptors (they may be equal) and closes them; bodies given to handlers are borrowed.
- * Limits: STREAM_QUEUE_MAX bytes wait for a slow agent, then stream_send says FULL; STREAM_READ_TURN bytes per loop turn.
+ * Ownership: stream_open takes both descriptors (they may be equal) and closes them; bodies given to handlers are
+ * borrowed. Limits: STREAM_QUEUE_MAX bytes wait for a slow agent, then stream_send says FULL; STREAM_READ_TURN bytes
+ * per loop turn.
  */
 #ifndef EW_COMMON_STREAM_H
 #define EW_COMMON_STREAM_H
@@ -29,7 +30,7 @@ typedef struct stream_events {
     void (*on_ready)(void *arg, const struct adopt *adopt);
     /* REPLY, ERROR, HEAD, EVENT, CHUNK, CREDIT, QUIESCED, NOTICE. */
     void (*on_frame)(void *arg, const envelope_t *env, const uint8_t *body, size_t len);
-    void (*on_writable)(void *arg); /* the queue fell below STREAM_QUEUE_LOW after a FULL */
+    void (*on_writable)(void *arg);                   /* the queue fell below STREAM_QUEUE_LOW after a FULL */
     void (*on_broken)(void *arg, const char *reason); /* nothing more will come; destroy it */
 } stream_events_t;
 
@@ -48,7 +49,8 @@ stream_t *stream_open(struct event_base *base, int fd_in, int fd_out, const stre
                       uint32_t resync_timeout_ms, const stream_events_t *events, void *arg, err_t **e);
 void stream_destroy(stream_t **s);
 
-/* Queues one fabric frame towards the agent, split as needed (MORE; CHUNK offsets advance). All or nothing. False: full. */
+/* Queues one fabric frame towards the agent, split as needed (MORE; CHUNK offsets advance). All or nothing. False:
+ * full. */
 bool stream_send(stream_t *s, const envelope_t *env, const void *body, size_t len);
 bool stream_is_ready(const stream_t *s);
 size_t stream_queued_bytes(const stream_t *s);
