@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The agent's event loop: poll() with no timer when idle (an idle sandbox must cost nothing). Descriptors and one-shot timers.
- * Handlers may add and remove anything, themselves included. Limits: LOOP_FDS_MAX descriptors.
+ * The agent's event loop: poll() with no timer when idle (an idle sandbox must cost nothing). Descriptors and one-shot
+ * timers. Handlers may add and remove anything, themselves included. Limits: LOOP_FDS_MAX descriptors.
  */
 #ifndef EW_AGENT_LOOP_H
 #define EW_AGENT_LOOP_H
