@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The gateway's context and the interfaces between its parts: api (routes, gate, replies), tools (verbs over REST), workspaces
- * (rows, cache, lifecycle), orchestrator (which provider), store (SQL actor), auth (who is it).
+ * The gateway's context and the interfaces between its parts: api (routes, gate, replies), tools (verbs over REST),
+ * workspaces (rows, cache, lifecycle), orchestrator (which provider), store (SQL actor), auth (who is it).
  */
 #ifndef EW_GATEWAY_GATEWAY_H
 #define EW_GATEWAY_GATEWAY_H
@@ -19,6 +19,8 @@ typedef struct workspaces workspaces_t;
 typedef struct orchestrator orchestrator_t;
 typedef struct auth auth_t;
 typedef struct metrics metrics_t;
+typedef struct api api_t;
+typedef struct idempotency idempotency_t;
 
 typedef struct gateway {
     daemon_t daemon;
@@ -29,6 +31,9 @@ typedef struct gateway {
     workspaces_t *workspaces;
     orchestrator_t *orchestrator;
     auth_t *auth;
+    api_t *api;
+    metrics_t *metrics;
+    idempotency_t *idempotency;
 } gateway_t;
 
 /* ---- one REST request, from the gate to the reply (api.c) ---- */
@@ -40,9 +45,12 @@ typedef struct caller {
     char owner[64]; /* whose rows it sees */
     bool can_read;
     bool can_write;
+    bool is_operator;      /* came with the standalone key itself: may name owners, sees all keys */
+    int64_t expires_at_ms; /* of its key, 0 = never: what it makes must not outlive it */
 } caller_t;
 
 typedef struct api_request api_request_t;
+typedef struct workspace_row workspace_row_t;
 typedef struct route route_t;
 typedef void (*route_fn)(api_request_t *r);
 
@@ -74,11 +82,11 @@ struct api_request {
     caller_t caller;
     char request_id[64]; /* X-Request-Id: taken over when well formed, else made */
     uuid16_t trace;
-    const char *params[2];  /* values of :parameters in order */
-    char param_storage[256];
-    json_t *json;           /* BODY_JSON: the object (never NULL then) */
-    buf_t encoded;          /* BODY_JSON with route->request: the encoded message */
-    void *state;            /* the handler's own */
+    const char *params[2]; /* values of :parameters in order */
+    char *param_storage;
+    json_t *json;  /* BODY_JSON: the object (never NULL then), until the handler returns */
+    buf_t encoded; /* BODY_JSON with route->request: the encoded message; a large one until the handler returns */
+    void *state;   /* the handler's own */
     void (*on_body)(api_request_t *r, const uint8_t *bytes, size_t len); /* BODY_STREAM; set by the handler */
     void (*on_body_end)(api_request_t *r);
     void (*on_writable)(api_request_t *r);
@@ -86,19 +94,57 @@ struct api_request {
     uint64_t started_us;
     bool is_replied;
     int status; /* of the reply, for log and metrics */
+
+    /* api.c's own */
+    buf_t body;    /* BODY_JSON: as it comes */
+    buf_t scratch; /* the reply being written */
+    uint64_t body_seen;
+    bool is_public_cache; /* the handler set Cache-Control itself */
+    bool is_sse;
+    char *audit;                    /* what was asked, without contents; freed with the request */
+    char workspace[UUID_TEXT_SIZE]; /* for log and audit, "" = none */
+    char session[UUID_TEXT_SIZE];
+    char error_code[32], error_text[160]; /* of a failed one, for the audit line */
+    api_request_t *next, **link;          /* spare list, or list of open event streams */
 };
+
+/* The gate. api_open before http_server_new(…, api_http_handlers(), gw). */
+int api_open(gateway_t *gw, err_t **e);
+void api_close(gateway_t *gw);
+/* Ends the streams that would last for ever; the rest finishes. */
+void api_drain(gateway_t *gw);
+const http_handlers_t *api_http_handlers(void);
+/* The workspace of :id when it is ready, and its daemon; NULL after the error was replied. */
+workspace_row_t *api_ready_workspace(api_request_t *r, fabric_peer_t **peer);
+/* Query parameters as the JSON object of route->request (kinds by its rows). NULL + error for a value that cannot be
+ * one. */
+json_t *api_query_object(api_request_t *r, err_t **e);
+/* route->request's encoded form of `object` into r->encoded; unknown names go to X-Unknown-Fields. */
+int api_encode_request(api_request_t *r, const json_t *object, err_t **e);
+/* Streamed replies: bytes are always taken; false = too slow now, on_writable follows. content_length -1 = unknown. */
+void api_stream_start(api_request_t *r, int status, const char *content_type, int64_t content_length);
+bool api_stream_bytes(api_request_t *r, const void *bytes, size_t len);
+void api_stream_end(api_request_t *r);
+void api_stream_abort(api_request_t *r);
 
 /* Replies; each ends the request. */
 void api_reply_error(api_request_t *r, const err_t *err);
 void api_fail(api_request_t *r, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-void api_reply_message(api_request_t *r, int status, unsigned msg_id, const void *encoded, size_t len, unsigned json_flags);
+void api_reply_message(api_request_t *r, int status, unsigned msg_id, const void *encoded, size_t len,
+                       unsigned json_flags);
 void api_reply_json(api_request_t *r, int status, buf_t *json); /* takes the text out of json */
 void api_reply_empty(api_request_t *r, int status);
-/* Server-sent events: start, one event (id may be NULL; data is JSON text), end. False: the client is too slow now, on_writable follows. */
+/* Server-sent events: start, one event (id may be NULL; data is JSON text), end. An event is always taken. False: the
+ * client is too slow now; send no more until on_writable, or lose the client once 4 MiB wait. */
 void api_sse_start(api_request_t *r);
 bool api_sse_event(api_request_t *r, const char *event, const char *id, const char *data, size_t len);
 void api_sse_end(api_request_t *r);
 bool api_wants_sse(const api_request_t *r);
+const char *api_status_name(int status); /* "creating", "ready", … */
+/* What goes with every reply; api_reply_* and api_stream_start call it. */
+void api_reply_headers(api_request_t *r);
+/* Errors without a reply: {"error":{…}} into out. */
+void api_error_json(const err_t *err, buf_t *out);
 const route_t *api_route_at(size_t i); /* NULL past the end: for OpenAPI, metrics, tests */
 
 /* ---- workspaces (workspaces.c) ---- */
@@ -106,7 +152,7 @@ const route_t *api_route_at(size_t i); /* NULL past the end: for OpenAPI, metric
 enum workspace_status { WORKSPACE_CREATING, WORKSPACE_READY, WORKSPACE_STOPPING, WORKSPACE_STOPPED, WORKSPACE_ERROR };
 
 /* One row, cached in memory; owned by workspaces_t, valid until the loop returns. */
-typedef struct workspace_row {
+struct workspace_row {
     uuid16_t id;
     char id_text[UUID_TEXT_SIZE];
     char owner[64];
@@ -117,7 +163,7 @@ typedef struct workspace_row {
     char *cpu, *memory, *disk; /* resource_limits in force */
     json_t *metadata, *warnings, *mcp_config, *env;
     int64_t created_at_ms, last_used_at_ms, expires_at_ms; /* expires 0 = never */
-} workspace_row_t;
+};
 
 /* NULL + error: bad id (400 "invalid workspace id format"), unknown or foreign (404 "workspace '<id>' not found"). */
 workspace_row_t *workspaces_find(gateway_t *gw, const char *id_text, const caller_t *caller, err_t **e);
@@ -135,7 +181,8 @@ int workspaces_open(gateway_t *gw, err_t **e); /* loads the cache from the store
 void workspaces_close(gateway_t *gw);
 void workspaces_on_peer_up(gateway_t *gw, fabric_peer_t *peer);
 void workspaces_on_peer_down(gateway_t *gw, fabric_peer_t *peer);
-void workspaces_on_sandbox_event(gateway_t *gw, fabric_peer_t *peer, const uuid16_t *sandbox, const struct sandbox_event *event);
+void workspaces_on_sandbox_event(gateway_t *gw, fabric_peer_t *peer, const uuid16_t *sandbox,
+                                 const struct sandbox_event *event);
 
 /* ---- orchestrator (orchestrator.c): which provider, with fallback ---- */
 
@@ -150,7 +197,8 @@ store_t *store_open(gateway_t *gw, err_t **e);
 void store_close(store_t **s);
 
 /* ---- auth (auth.c) ---- */
-int auth_open(gateway_t *gw, err_t **e); /* standalone key (generated into $EW_STATE_DIR/api-key if unset), API keys of the store */
+int auth_open(gateway_t *gw,
+              err_t **e); /* standalone key (generated into $EW_STATE_DIR/api-key if unset), API keys of the store */
 void auth_close(gateway_t *gw);
 /* Fills *caller or sets missing_token / invalid_token. Constant-time compares; never the query string. */
 int auth_check(gateway_t *gw, const http_request_t *r, caller_t *caller, err_t **e);
