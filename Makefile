@@ -5,6 +5,8 @@ BUILD ?= build
 OUT = $(BUILD)
 CC ?= gcc
 JOBS ?= $(shell nproc)
+# Only the outermost make says how many; the inner ones share its job server.
+J = $(if $(filter 0,$(MAKELEVEL)),-j$(JOBS))
 SANITIZE ?= 0
 
 WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wimplicit-fallthrough -Wvla \
@@ -129,26 +131,26 @@ help:
 install:
 	@sh deploy/install.sh
 run: install
-	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory $(J) all
 	@BUILD=$(BUILD) sh deploy/dev/run.sh
 up: install
-	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory $(J) all
 	@BUILD=$(BUILD) sh deploy/dev/up.sh
 down:
 	@BUILD=$(BUILD) sh deploy/dev/down.sh
 asan:
-	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=1 all unit $(BUILD)/asan/bin/ew-agent-sanitized $(BUILD)/asan/bin/proto_reference
+	@$(MAKE) --no-print-directory $(J) SANITIZE=1 all unit $(BUILD)/asan/bin/ew-agent-sanitized $(BUILD)/asan/bin/proto_reference
 check:
-	@$(MAKE) --no-print-directory -j$(JOBS) all asan
+	@$(MAKE) --no-print-directory $(J) all asan
 	@BUILD=$(BUILD) sh tests/run.sh unit
 test: install
-	@$(MAKE) --no-print-directory -j$(JOBS) all asan fuzz-build
+	@$(MAKE) --no-print-directory $(J) all asan fuzz-build
 	@BUILD=$(BUILD) sh tests/run.sh docs unit fuzz integration
 fuzz: install
-	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-build
+	@$(MAKE) --no-print-directory $(J) fuzz-build
 	@BUILD=$(BUILD) FUZZ_SECONDS=$${FUZZ_SECONDS:-60} sh tests/run.sh fuzz
 bench: install
-	@$(MAKE) --no-print-directory -j$(JOBS) all bench-build
+	@$(MAKE) --no-print-directory $(J) all bench-build
 	@BUILD=$(BUILD) sh tests/bench/run.sh
 lint: install
 	@sh deploy/lint/all.sh
