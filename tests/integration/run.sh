@@ -1,7 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Starts a suite of its own on a free port with a fresh state directory, runs the integration tests, stops it, and looks for what was left.
-# usage: tests/integration/run.sh [name …]     EW_TEST_PROVIDER=gvisor, EW_TEST_KEEP=1 keeps the state directory for a look
+# usage: tests/integration/run.sh [name …]     EW_TEST_PROVIDER=gvisor, EW_TEST_KEEP=1 keeps the state directory for a look,
+#        EW_TEST_DATABASE=postgres runs it on a PostgreSQL server of its own (sqlite),
+#        EW_TEST_BACKEND=docker on a Docker daemon of its own with gVisor, docker-plain without (runsc)
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 BUILD=${BUILD:-build}
@@ -27,14 +29,61 @@ if ! command -v "${RUNSC_BIN:-runsc}" > /dev/null && [ "${EW_TEST_PROVIDER:-gvis
     exit 1
 fi
 
-names() {
-    find "$1" -mindepth 1 -maxdepth 1 -printf '%f\n' 2>/dev/null | sort
-}
-kept_namespaces=$(names /var/run/netns)
-kept_veths=$(names /sys/class/net)
+DATABASE_URL=
+EW_TEST_DATABASE=${EW_TEST_DATABASE:-sqlite}
+EW_TEST_DATABASE_DIR=
+if [ "$EW_TEST_DATABASE" = postgres ]; then
+    EW_TEST_DATABASE_DIR=$(mktemp -d /tmp/ew-test-db-XXXXXX)
+    "$root/tests/integration/postgres.sh" start "$EW_TEST_DATABASE_DIR"
+    code=$?
+    if [ "$code" -ne 0 ]; then
+        rm -rf --one-file-system "$EW_TEST_DATABASE_DIR" "$EW_STATE_DIR"
+        [ "$code" -eq 3 ] && [ "${EW_MUST_WORK:-1}" = 0 ] && exit 0
+        echo "0 passed, 1 failed"
+        exit 1
+    fi
+    DATABASE_URL=$(cat "$EW_TEST_DATABASE_DIR/url")
+fi
+export DATABASE_URL EW_TEST_DATABASE EW_TEST_DATABASE_DIR
 
+EW_TEST_BACKEND=${EW_TEST_BACKEND:-runsc}
+EW_TEST_DOCKER_DIR=
+GVISORD_BACKEND=runsc
+case $EW_TEST_BACKEND in docker*)
+    EW_TEST_DOCKER_DIR=$(mktemp -d /tmp/ew-test-docker-XXXXXX)
+    "$root/tests/integration/docker.sh" start "$EW_TEST_DOCKER_DIR"
+    code=$?
+    if [ "$code" -ne 0 ]; then
+        "$root/tests/integration/docker.sh" destroy "$EW_TEST_DOCKER_DIR"
+        rm -rf --one-file-system "$EW_STATE_DIR"
+        [ "$code" -eq 3 ] && [ "${EW_MUST_WORK:-1}" = 0 ] && exit 0
+        echo "0 passed, 1 failed"
+        exit 1
+    fi
+    GVISORD_BACKEND=docker
+    DOCKER_HOST=unix://$EW_TEST_DOCKER_DIR/docker.sock
+    export DOCKER_HOST
+    if [ "$EW_TEST_BACKEND" = docker-plain ]; then
+        export GVISORD_DOCKER_RUNTIME=none GVISORD_ALLOW_PLAIN_RUNTIME=true
+    fi
+    ;;
+esac
+export EW_TEST_BACKEND EW_TEST_DOCKER_DIR GVISORD_BACKEND
+
+# shellcheck source=tests/leaks.sh
+. "$root/tests/leaks.sh"
+leaks_begin
+
+stop_database() {
+    [ -z "$EW_TEST_DATABASE_DIR" ] || "$root/tests/integration/postgres.sh" destroy "$EW_TEST_DATABASE_DIR"
+}
+stop_docker() {
+    [ -z "$EW_TEST_DOCKER_DIR" ] || "$root/tests/integration/docker.sh" destroy "$EW_TEST_DOCKER_DIR"
+}
 stop_all() {
     "$suite" down > /dev/null 2>&1
+    stop_database
+    stop_docker
 }
 trap 'stop_all; exit 130' INT TERM
 
@@ -56,63 +105,12 @@ passed=$(sed -n 's/^\([0-9]*\) passed, [0-9]* failed$/\1/p' "$result" | tail -n 
 failed=$(sed -n 's/^[0-9]* passed, \([0-9]*\) failed$/\1/p' "$result" | tail -n 1)
 passed=${passed:-0}
 failed=${failed:-1}
+# A name that fits no test is a mistake, not a success.
+if [ "$passed" -eq 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi
 
-# ---- nothing may be left: neither of the workspaces, while the daemons run, nor of the daemons afterwards ----
-check() { # sentence, what was found
-    if [ -z "$2" ]; then
-        passed=$((passed + 1))
-        echo "ok     leak: no $1"
-    else
-        failed=$((failed + 1))
-        echo "FAILED leak: $1: $2"
-    fi
-}
-
-new_since() { # before, now
-    printf '%s\n' "$2" | while read -r name; do
-        case "
-$1
-" in *"
-$name
-"*) ;; *) printf '%s ' "$name" ;; esac
-    done
-}
-
-processes_of_sandboxes() {
-    for dir in /proc/[0-9]*; do
-        # The redirection itself fails for a process that is gone by now.
-        case "$({ tr '\0' ' ' < "$dir/cmdline"; } 2>/dev/null)" in
-        *runsc*"$EW_STATE_DIR"*) echo "${dir#/proc/}" ;;
-        esac
-    done
-}
-
-# A daemon that was just started may still run its probe sandbox.
-deadline=$(($(date +%s) + 20))
-while [ -n "$(processes_of_sandboxes)" ] && [ "$(date +%s)" -lt "$deadline" ]; do
-    sleep 0.2
-done
-"$EW_TEST_BIN/emergent" workspace list --quiet > "$EW_STATE_DIR/left.txt"
-check "workspace" "$(tr '\n' ' ' < "$EW_STATE_DIR/left.txt")"
-check "sandbox directory" "$(find "$EW_STATE_DIR/gvisord/sandboxes" -mindepth 1 -maxdepth 1 2>/dev/null | tr '\n' ' ')"
-check "sandbox process" "$(processes_of_sandboxes | tr '\n' ' ')"
-check "mount of a sandbox" "$(awk -v dir="$EW_STATE_DIR/" 'index($2, dir "gvisord/sandboxes/") == 1 { print $2 }' /proc/self/mounts | tr '\n' ' ')"
-check "loop device" "$(losetup --list --noheadings --output BACK-FILE 2>/dev/null | grep -F "$EW_STATE_DIR/gvisord/sandboxes/" | tr '\n' ' ')"
-check "cgroup of a sandbox" "$(find /sys/fs/cgroup -mindepth 2 -type d -path "*/$EW_CGROUP_PARENT/*" -name '????????-????-*' 2>/dev/null | head -n 3 | tr '\n' ' ')"
-check "network namespace" "$(new_since "$kept_namespaces" "$(names /var/run/netns)")"
-check "network interface" "$(new_since "$kept_veths" "$(names /sys/class/net)")"
-down_text=$("$suite" down 2>&1)
-check "daemon that does not stop" "$(printf '%s' "$down_text" | grep 'did not stop' | tr '\n' ' ')"
-check "daemon" "$("$suite" status 2>/dev/null | grep ' runs' | tr '\n' ' ')"
-check "error of a sanitizer in a log" "$(grep -lE 'ERROR: (Address|Leak)Sanitizer|runtime error:' "$EW_STATE_DIR"/log/*.log 2>/dev/null | tr '\n' ' ')"
-check "secret in a log" "$(grep -lF "$EW_TEST_KEY" "$EW_STATE_DIR"/log/*.log 2>/dev/null | tr '\n' ' ')"
-# The empty groups of the daemons themselves.
-find /sys/fs/cgroup -depth -type d \( -path "*/$EW_CGROUP_PARENT" -o -path "*/$EW_CGROUP_PARENT/*" \) -exec rmdir {} \; 2>/dev/null
-
-if [ "$failed" -gt 0 ] || [ "${EW_TEST_KEEP:-0}" = 1 ]; then
-    echo "state and logs: $EW_STATE_DIR"
-elif ! grep -q " $EW_STATE_DIR/" /proc/self/mounts; then
-    rm -rf --one-file-system "$EW_STATE_DIR"
-fi
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+leaks_end
+[ -z "$DATABASE_URL" ] || check "password of the database in a log" "$(grep -lE 'p@ss|p%40ss' "$EW_STATE_DIR"/log/*.log 2>/dev/null | tr '\n' ' ')"
+stop_database
+[ -z "$EW_TEST_DOCKER_DIR" ] || check "container, volume or process of one" "$("$root/tests/integration/docker.sh" left "$EW_TEST_DOCKER_DIR" | tr '\n' ' ')"
+stop_docker
+leaks_result
