@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proto/envelope.h"
 
+#include "common/text.h"
+
 #include <string.h>
 
 static void put_le(uint8_t *out, uint64_t value, size_t bytes)
@@ -81,17 +83,6 @@ size_t stream_frame_encode(const envelope_t *env, const void *body, size_t body_
     if (body_len > 0)
         memcpy(out + STREAM_LENGTH_SIZE + ENVELOPE_SIZE, body, body_len);
     return total;
-}
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
 }
 
 static bool is_dash_position(size_t i)

@@ -43,7 +43,8 @@
     F(STR, machine_id, 32, 0, "", "32 hexadecimal digits for /etc/machine-id")          \
     F(STR, hostname, 64, 0, "", "the sandbox's host name")                              \
     F(U32, pids_max, 4194304, 0, "", "limit of processes in the sandbox")               \
-    F(U64, memory_budget_bytes, MAX_ANY, 0, "", "limit of memory, for PRESSURE")
+    F(U64, memory_budget_bytes, MAX_ANY, 0, "", "limit of memory, for PRESSURE")        \
+    F(BOOL, is_continued, 1, 0, "", "this daemon read all up to QUIESCED: calls go on where they were")
 
 #define FIELDS_adopted_call(F)                    \
     F(U64, call_id, MAX_ANY, REQ, "", "the call") \
@@ -384,6 +385,10 @@
     F(U64, fork_exec_us, MAX_ANY, 0, "",                                         \
       "median time of a bare vfork+exec+wait of bash's shell with `-c true`, measured on request")
 
+#define FIELDS_agent_configure_request(F)                                                                      \
+    F(MAP, env, 512, PROTO_SECRET, "131072", "environment of every command from now on, over the image's own") \
+    F(BOOL, is_new, 1, 0, "", "what ran and what was kept belongs to another sandbox: calls are forgotten")
+
 #define FIELDS_agent_stats_request(F) F(BOOL, measure_fork, 1, 0, "", "measure fork_exec_us")
 
 /* ------------------------------------------------------------------ providers and sandboxes */
@@ -402,7 +407,9 @@
     F(U32, estimated_startup_ms, UINT32_MAX, 0, "", "measured by the last probe; an estimate before") \
     F(STR, provider_type, 32, 0, "", "firecracker, gvisor, e2b")                                      \
     F(LIST, network_modes, 8, 0, "", "none, full")                                                    \
-    F(STR, isolation, 64, PROTO_OMIT, "", "what isolates, as runsc/systrap")
+    F(STR, isolation, 64, PROTO_OMIT, "", "what isolates, as runsc/systrap")                          \
+    F(BOOL, keeps_processes, 1, 0, "", "processes survive stop and resume")                           \
+    F(BOOL, has_reflink, 1, 0, "", "snapshots and forks share blocks instead of copying")
 
 #define FIELDS_provider_status(F)                                                                             \
     F(STR, name, 32, 0, "", "firecracker, gvisor, e2b")                                                       \
@@ -420,7 +427,9 @@
     F(U32, max_sandboxes, UINT32_MAX, 0, "", "most it will make, 0 = no limit of its own")                    \
     F(BOOL, has_kvm, 1, 0, "", "an ordinary guest can run")                                                   \
     F(LIST, images, 256, PROTO_OMIT, "", "images ready to use")                                               \
-    F(LIST, warnings, 16, PROTO_OMIT, "", "security or setup warnings")
+    F(LIST, warnings, 16, PROTO_OMIT, "", "security or setup warnings")                                       \
+    F(MSGS, pools, 64, PROTO_OMIT, "pool_status", "warm pools")                                               \
+    F(U64, pool_misses_other, MAX_ANY, PROTO_OMIT, "", "creates that wanted a warm one of a shape that no pool has")
 
 #define FIELDS_sandbox_create_request(F)                                            \
     F(STR, image, 255, 0, "", "image name, empty = default")                        \
@@ -431,7 +440,8 @@
     F(STR, network, 16, REQ, "none|full", "network mode")                           \
     F(MAP, env, 512, 0, "131072", "environment of every command in the sandbox")    \
     F(MAP, labels, 64, 0, "", "kept with the sandbox, as owner and container_type") \
-    F(BOOL, use_warm, 1, 0, "", "take one from the pool if there is one")
+    F(BOOL, use_warm, 1, 0, "", "take one from the pool if there is one")           \
+    F(STR, snapshot_id, 36, 0, "", "made from this snapshot: its files and, where they were kept, its processes")
 
 #define FIELDS_sandbox_create_reply(F)                                     \
     F(STR, provider_workspace_id, 64, 0, "", "what the provider calls it") \
@@ -440,24 +450,94 @@
     F(JSON, phases, 2048, 0, "", "milliseconds of each phase")             \
     F(LIST, warnings, 16, PROTO_OMIT, "", "what the caller should know")   \
     F(STR, isolation, 64, PROTO_OMIT, "", "what isolates it")              \
-    F(LIST, programs, 64, PROTO_OMIT, "", "programs the agent found")
+    F(LIST, programs, 64, PROTO_OMIT, "", "programs the agent found")      \
+    F(BOOL, has_processes, 1, PROTO_OMIT, "", "the snapshot's processes go on in it")
 
 #define FIELDS_sandbox_destroy_request(F) \
     F(U32, grace_ms, 60000, 0, "", "time for running commands after TERM, default 10000")
 
-#define FIELDS_sandbox_info(F)                                                         \
-    F(STR, id, 36, REQ, "", "the sandbox's UUID")                                      \
-    F(STR, state, 16, REQ, "creating|ready|stopped|dead|destroying", "what it is now") \
-    F(STR, image, 255, 0, "", "its image")                                             \
-    F(MAP, labels, 64, 0, "", "as given at create")                                    \
-    F(U64, created_at_ms, MAX_ANY, 0, "", "milliseconds since 1970")                   \
+#define FIELDS_sandbox_info(F)                                                                           \
+    F(STR, id, 36, REQ, "", "the sandbox's UUID")                                                        \
+    F(STR, state, 16, REQ, "creating|ready|stopping|stopped|resuming|dead|destroying", "what it is now") \
+    F(STR, image, 255, 0, "", "its image")                                                               \
+    F(MAP, labels, 64, 0, "", "as given at create")                                                      \
+    F(U64, created_at_ms, MAX_ANY, 0, "", "milliseconds since 1970")                                     \
     F(STR, reason, 1000, 0, "", "dead: why")
 
 #define FIELDS_sandbox_list_reply(F) F(MSGS, sandboxes, 65536, 0, "sandbox_info", "every sandbox the daemon knows")
 
-#define FIELDS_sandbox_event(F)                                     \
-    F(STR, type, 16, REQ, "dead|oom|ready|notice", "what happened") \
+#define FIELDS_sandbox_event(F)                                                       \
+    F(STR, type, 16, REQ, "dead|oom|ready|notice|restarted|stopped", "what happened") \
     F(STR, reason, 1000, 0, "", "for a person")
+
+#define FIELDS_sandbox_stop_request(F) F(BOOL, without_processes, 1, 0, "", "end the processes instead of keeping them")
+
+#define FIELDS_sandbox_stop_reply(F)                                                           \
+    F(BOOL, has_processes, 1, 0, "", "its processes are kept and go on after resume")          \
+    F(U32, total_ms, UINT32_MAX, 0, "", "from request to memory freed and everything on disk") \
+    F(U64, kept_bytes, MAX_ANY, 0, "", "of memory, on disk")                                   \
+    F(JSON, phases, 2048, 0, "", "milliseconds of each phase")                                 \
+    F(LIST, warnings, 16, PROTO_OMIT, "", "such as: processes were ended, and why")
+
+#define FIELDS_sandbox_resume_reply(F)                                                     \
+    F(BOOL, has_processes, 1, 0, "", "the processes it had when it stopped go on")         \
+    F(U32, total_ms, UINT32_MAX, 0, "", "from request to agent ready")                     \
+    F(JSON, phases, 2048, 0, "", "milliseconds of each phase")                             \
+    F(LIST, warnings, 16, PROTO_OMIT, "", "such as: started anew from its files, and why") \
+    F(LIST, programs, 64, PROTO_OMIT, "", "programs the agent found")
+
+#define FIELDS_snapshot_create_request(F)                                                          \
+    F(STR, snapshot_id, 36, REQ, "", "UUID, chosen by the caller; a known one answers what it is") \
+    F(BOOL, without_processes, 1, 0, "", "files only")                                             \
+    F(MAP, labels, 64, 0, "", "kept with the snapshot")
+
+#define FIELDS_snapshot_ref(F) F(STR, snapshot_id, 36, REQ, "", "the snapshot")
+
+#define FIELDS_snapshot_info(F)                                                        \
+    F(STR, snapshot_id, 36, REQ, "", "its UUID")                                       \
+    F(STR, state, 16, REQ, "creating|ready|destroying", "ready: complete and durable") \
+    F(STR, sandbox_id, 36, 0, "", "where it was taken; may be gone")                   \
+    F(BOOL, has_processes, 1, 0, "", "holds memory and processes, not only files")     \
+    F(U64, size_bytes, MAX_ANY, 0, "", "room it takes on disk")                        \
+    F(U64, created_at_ms, MAX_ANY, 0, "", "milliseconds since 1970")                   \
+    F(U32, stall_ms, UINT32_MAX, 0, "", "how long the sandbox stood still")            \
+    F(U32, total_ms, UINT32_MAX, 0, "", "from request to durable")                     \
+    F(STR, image, 255, 0, "", "its image")                                             \
+    F(U32, cpu_milli, 1024000, 0, "", "of its sandbox")                                \
+    F(U64, memory_bytes, MAX_ANY, 0, "", "of its sandbox")                             \
+    F(U64, disk_bytes, MAX_ANY, 0, "", "of its sandbox")                               \
+    F(U32, pids_max, 4194304, 0, "", "of its sandbox")                                 \
+    F(STR, network, 16, 0, "", "of its sandbox")                                       \
+    F(MAP, labels, 64, 0, "", "as given")                                              \
+    F(LIST, warnings, 16, PROTO_OMIT, "", "such as: copied, the file system has no reflink")
+
+#define FIELDS_snapshot_list_reply(F) F(MSGS, snapshots, 65536, 0, "snapshot_info", "every snapshot the daemon has")
+
+#define FIELDS_pool_target(F)                                                                      \
+    F(STR, image, 255, 0, "", "image name, empty = default")                                       \
+    F(U64, disk_bytes, MAX_ANY, REQ, "", "disk limit")                                             \
+    F(STR, network, 16, REQ, "none|full", "network mode")                                          \
+    F(U32, size, 10000, 0, "", "sandboxes to keep ready; 0 = give the pool up")                    \
+    F(U64, memory_bytes, MAX_ANY, REQ, "", "memory limit while they wait; the claim sets its own") \
+    F(U32, cpu_milli, 1024000, REQ, "", "CPU limit while they wait")                               \
+    F(U32, pids_max, 4194304, REQ, "", "limit of processes while they wait")
+
+#define FIELDS_pool_set_request(F) \
+    F(MSGS, pools, 64, 0, "pool_target", "all pools there are to be; others are given up")
+
+#define FIELDS_pool_status(F)                                                  \
+    F(STR, image, 255, 0, "", "image name")                                    \
+    F(U64, disk_bytes, MAX_ANY, 0, "", "disk limit")                           \
+    F(STR, network, 16, 0, "", "network mode")                                 \
+    F(BOOL, has_user_namespace, 1, 0, "", "isolation of what waits there")     \
+    F(U32, size, 10000, 0, "", "how many there should be")                     \
+    F(U32, ready, 10000, 0, "", "how many wait")                               \
+    F(U32, making, 10000, 0, "", "how many are being made")                    \
+    F(U64, hits, MAX_ANY, 0, "", "creates it served since the daemon started") \
+    F(U64, misses, MAX_ANY, 0, "", "creates of its shape that found it empty") \
+    F(STR, message, 300, PROTO_OMIT, "", "why it cannot be filled")
+
+#define FIELDS_pool_list_reply(F) F(MSGS, pools, 64, 0, "pool_status", "every pool of the daemon")
 
 #define FIELDS_image_info(F)                                         \
     F(STR, name, 255, 0, "", "what create takes as image")           \
@@ -508,77 +588,192 @@
     F(STR, image, 255, PROTO_OMIT, "", "image name")                                                \
     F(STR, network, 16, PROTO_OMIT, "", "network mode")
 
+#define FIELDS_workspace_stop(F) F(BOOL, without_processes, 1, 0, "", "end the processes instead of keeping them")
+
+#define FIELDS_workspace_attach(F)                                       \
+    F(STR, agent_session_id, 36, 0, "", "UUID of the session, required") \
+    F(STR, reason, 512, 0, "", "kept in the history")
+
+#define FIELDS_workspace_detach(F)                                                                     \
+    F(STR, agent_session_id, 36, 0, "", "only when this session holds it; absent: whichever holds it") \
+    F(STR, reason, 512, 0, "", "kept in the history")
+
+#define FIELDS_workspace_patch(F)                                                                           \
+    F(U64, ttl_seconds, 3153600000, 0, "", "life after its last use, from now on; 0 = back to the default") \
+    F(JSON, metadata, 16384, 0, "", "merged into the metadata; null removes a key")
+
+#define FIELDS_assignment(F)                                                        \
+    F(STR, agent_session_id, 36, 0, "", "the session")                              \
+    F(STR, attached_at, 40, 0, "", "RFC 3339")                                      \
+    F(STR, detached_at, 40, PROTO_OMIT, "", "RFC 3339; absent = it still holds it") \
+    F(STR, reason, 512, PROTO_OMIT, "", "given at attach")                          \
+    F(STR, detach_reason, 512, PROTO_OMIT, "", "given at detach, or what ended it")
+
+#define FIELDS_workspace_snapshot(F)                           \
+    F(STR, name, 128, 0, "", "for people; need not be unique") \
+    F(STR, description, 1024, 0, "", "for people")             \
+    F(BOOL, without_processes, 1, 0, "", "files only")         \
+    F(U64, ttl_seconds, 3153600000, 0, "", "removed after this; absent = the configured age, if any")
+
+#define FIELDS_snapshot(F)                                                                                   \
+    F(STR, snapshot_id, 36, 0, "", "UUID")                                                                   \
+    F(STR, workspace_id, 36, 0, "", "where it was taken; may be gone")                                       \
+    F(STR, provider, 32, 0, "", "whose it is")                                                               \
+    F(STR, created_at, 40, 0, "", "RFC 3339")                                                                \
+    F(STR, name, 128, PROTO_OMIT, "", "as given")                                                            \
+    F(STR, description, 1024, PROTO_OMIT, "", "as given")                                                    \
+    F(STR, status, 16, 0, "creating|ready|error|deleting", "ready: complete, restorable without its source") \
+    F(BOOL, has_processes, 1, 0, "", "processes go on in what is made from it")                              \
+    F(U64, size_bytes, MAX_ANY, 0, "", "room it takes on disk")                                              \
+    F(U32, stall_ms, UINT32_MAX, PROTO_OMIT, "", "how long the workspace stood still")                       \
+    F(MSG, resource_limits, 256, 0, "resource_limits", "of its workspace")                                   \
+    F(STR, image, 255, PROTO_OMIT, "", "image name")                                                         \
+    F(STR, network, 16, PROTO_OMIT, "", "network mode")                                                      \
+    F(STR, expires_at, 40, PROTO_OMIT, "", "RFC 3339; absent = never")                                       \
+    F(STR, failure_reason, 2048, PROTO_OMIT, "", "status error: why")                                        \
+    F(LIST, warnings, 16, PROTO_OMIT, "", "what the user should know")
+
+#define FIELDS_workspace_from_snapshot(F)                                                                           \
+    F(STR, snapshot_id, 36, 0, "", "required")                                                                      \
+    F(STR, provider, 32, 0, "", "must be the snapshot's own when given; default that")                              \
+    F(STR, deployment_mode, 16, 0, "managed|self-hosted", "default self-hosted")                                    \
+    F(MSG, resource_limits, 256, 0, "resource_limits", "missing fields are the snapshot's; its disk cannot shrink") \
+    F(MAP, env, 512, PROTO_SECRET, "131072", "environment of every command started from now on")                    \
+    F(JSON, metadata, 16384, 0, "", "kept with the workspace")                                                      \
+    F(STR, agent_session_id, 36, 0, "", "session to attach at once")
+
+#define FIELDS_workspace_fork(F)                                                                 \
+    F(U32, count, 100, 0, "", "how many, default 1")                                             \
+    F(BOOL, without_processes, 1, 0, "", "files only")                                           \
+    F(MAP, env, 512, PROTO_SECRET, "131072", "environment of every command started from now on") \
+    F(JSON, metadata, 16384, 0, "", "kept with each")
+
+#define FIELDS_workspace_fork_reply(F) F(MSGS, workspaces, 100, 0, "workspace", "the new ones")
+
+#define FIELDS_warm_pool(F)                                                         \
+    F(STR, provider, 32, 0, "", "gvisor, firecracker; default: every one that can") \
+    F(STR, image, 255, 0, "", "default WORKSPACE_DEFAULT_IMAGE")                    \
+    F(STR, disk, 16, 0, "", "disk limit, default WORKSPACE_DEFAULT_DISK")           \
+    F(STR, network, 16, 0, "none|full", "default WORKSPACE_DEFAULT_NETWORK")        \
+    F(U32, size, 10000, 0, "", "sandboxes to keep ready on each node")
+
+#define FIELDS_warm_pools(F) F(MSGS, pools, 64, 0, "warm_pool", "all pools there are to be; replaces what was set")
+
+#define FIELDS_audit_entry(F)                                                                        \
+    F(U64, sequence, MAX_ANY, 0, "", "grows; gaps never occur within one chain")                     \
+    F(STR, chain, 36, 0, "", "one per gateway")                                                      \
+    F(STR, at, 40, 0, "", "RFC 3339")                                                                \
+    F(STR, workspace_id, 36, PROTO_OMIT, "", "the workspace")                                        \
+    F(STR, operation, 64, 0, "", "bash, read, …, create, stop, resume, attach, delete, expire, …")   \
+    F(STR, method, 8, PROTO_OMIT, "", "HTTP method")                                                 \
+    F(U32, status, 999, PROTO_OMIT, "", "HTTP status; absent for what the suite did by itself")      \
+    F(U64, duration_ms, MAX_ANY, 0, "", "wall time")                                                 \
+    F(STR, caller, 64, PROTO_OMIT, "", "name of the API key")                                        \
+    F(STR, agent_session_id, 36, PROTO_OMIT, "", "session that held the workspace")                  \
+    F(STR, request_id, 64, PROTO_OMIT, "", "X-Request-Id")                                           \
+    F(STR, summary, 1024, PROTO_OMIT, "", "what was asked, without contents and secrets")            \
+    F(STR, error_code, 32, PROTO_OMIT, "", "of a failed one")                                        \
+    F(STR, error, 160, PROTO_OMIT, "", "of a failed one")                                            \
+    F(STR, hash, 64, 0, "", "SHA-256 over the entry before and this one")                            \
+    F(STR, owner, 64, PROTO_OMIT, "", "whose rows the caller sees; absent for what belongs to none") \
+    F(STR, previous_hash, 64, PROTO_OMIT, "", "of the entry before; absent when there is none, or no longer")
+
 /* X(id, name, "doc"): ids never change, only grow. */
-#define PROTO_MESSAGES(X)                                                           \
-    X(1, hello, "first message on a fabric link")                                   \
-    X(2, error, "why a call failed")                                                \
-    X(3, resync, "opens a sandbox's stream")                                        \
-    X(4, adopted_call, "one call the agent knows")                                  \
-    X(5, adopt, "what the agent is and which calls it knows")                       \
-    X(6, pressure, "a resource is short")                                           \
-    X(7, notice, "something happened in the sandbox")                               \
-    X(8, empty, "no content")                                                       \
-    X(20, bash_request, "run a shell command")                                      \
-    X(21, bash_reply, "how the command ended")                                      \
-    X(22, read_request, "read a file or directory")                                 \
-    X(23, read_reply, "what it holds")                                              \
-    X(24, write_request, "write a whole file")                                      \
-    X(25, write_reply, "the file is in place")                                      \
-    X(26, edit_request, "replace an exact string")                                  \
-    X(27, edit_reply, "what was replaced")                                          \
-    X(28, glob_request, "find files by pattern")                                    \
-    X(29, glob_reply, "files found")                                                \
-    X(30, grep_request, "find lines by regular expression")                         \
-    X(31, grep_match, "one line")                                                   \
-    X(32, grep_reply, "lines found")                                                \
-    X(33, git_request, "run one git action")                                        \
-    X(34, git_file, "one changed file")                                             \
-    X(35, git_status, "state of the work tree")                                     \
-    X(36, git_reply, "what git answered")                                           \
-    X(40, process_start_request, "start a process")                                 \
-    X(41, process_start_reply, "it runs")                                           \
-    X(42, process, "one process")                                                   \
-    X(43, process_list_reply, "all background processes")                           \
-    X(44, process_ref, "names a process")                                           \
-    X(45, process_output_request, "read a process's output")                        \
-    X(46, process_output_reply, "output from an offset")                            \
-    X(47, process_input_request, "write to a process")                              \
-    X(48, process_input_reply, "written")                                           \
-    X(49, process_signal_request, "signal a process")                               \
-    X(50, process_wait_request, "wait for a process")                               \
-    X(60, file_ref, "names a file")                                                 \
-    X(61, file_entry, "one file or directory")                                      \
-    X(62, file_list_request, "list a directory")                                    \
-    X(63, file_list_reply, "its entries")                                           \
-    X(64, file_mkdir_request, "make a directory")                                   \
-    X(65, file_move_request, "move a file or directory")                            \
-    X(66, file_remove_request, "remove a file or directory")                        \
-    X(67, file_remove_reply, "removed")                                             \
-    X(68, file_get_request, "download")                                             \
-    X(69, file_get_head, "what will come")                                          \
-    X(70, file_put_request, "upload")                                               \
-    X(71, file_put_reply, "the file is in place")                                   \
-    X(72, file_watch_request, "watch for changes")                                  \
-    X(73, file_event, "one change")                                                 \
-    X(80, tunnel_connect_request, "open a TCP stream to a port inside")             \
-    X(81, tunnel_listen_request, "offer a port inside that leads to the host side") \
-    X(82, tunnel_listen_event, "something happened at that port")                   \
-    X(83, tunnel_accept_request, "take one connection of that port")                \
-    X(84, agent_stats_request, "ask the agent about the sandbox")                   \
-    X(85, agent_stats_reply, "what the agent sees")                                 \
-    X(100, resource_limits, "CPU, memory and disk")                                 \
-    X(101, capabilities, "what a provider can do")                                  \
-    X(102, provider_status, "a provider's health and room")                         \
-    X(103, sandbox_create_request, "make a sandbox; the envelope carries its id")   \
-    X(104, sandbox_create_reply, "the agent inside answers")                        \
-    X(105, sandbox_destroy_request, "leave nothing of a sandbox")                   \
-    X(106, sandbox_info, "one sandbox")                                             \
-    X(107, sandbox_list_reply, "all sandboxes of a daemon")                         \
-    X(108, sandbox_event, "something happened to a sandbox")                        \
-    X(109, image_info, "one image")                                                 \
-    X(110, image_list_reply, "all images of a daemon")                              \
-    X(140, workspace_create, "REST: create a workspace")                            \
-    X(141, workspace, "REST: a workspace")
+#define PROTO_MESSAGES(X)                                                                   \
+    X(1, hello, "first message on a fabric link")                                           \
+    X(2, error, "why a call failed")                                                        \
+    X(3, resync, "opens a sandbox's stream")                                                \
+    X(4, adopted_call, "one call the agent knows")                                          \
+    X(5, adopt, "what the agent is and which calls it knows")                               \
+    X(6, pressure, "a resource is short")                                                   \
+    X(7, notice, "something happened in the sandbox")                                       \
+    X(8, empty, "no content")                                                               \
+    X(20, bash_request, "run a shell command")                                              \
+    X(21, bash_reply, "how the command ended")                                              \
+    X(22, read_request, "read a file or directory")                                         \
+    X(23, read_reply, "what it holds")                                                      \
+    X(24, write_request, "write a whole file")                                              \
+    X(25, write_reply, "the file is in place")                                              \
+    X(26, edit_request, "replace an exact string")                                          \
+    X(27, edit_reply, "what was replaced")                                                  \
+    X(28, glob_request, "find files by pattern")                                            \
+    X(29, glob_reply, "files found")                                                        \
+    X(30, grep_request, "find lines by regular expression")                                 \
+    X(31, grep_match, "one line")                                                           \
+    X(32, grep_reply, "lines found")                                                        \
+    X(33, git_request, "run one git action")                                                \
+    X(34, git_file, "one changed file")                                                     \
+    X(35, git_status, "state of the work tree")                                             \
+    X(36, git_reply, "what git answered")                                                   \
+    X(40, process_start_request, "start a process")                                         \
+    X(41, process_start_reply, "it runs")                                                   \
+    X(42, process, "one process")                                                           \
+    X(43, process_list_reply, "all background processes")                                   \
+    X(44, process_ref, "names a process")                                                   \
+    X(45, process_output_request, "read a process's output")                                \
+    X(46, process_output_reply, "output from an offset")                                    \
+    X(47, process_input_request, "write to a process")                                      \
+    X(48, process_input_reply, "written")                                                   \
+    X(49, process_signal_request, "signal a process")                                       \
+    X(50, process_wait_request, "wait for a process")                                       \
+    X(60, file_ref, "names a file")                                                         \
+    X(61, file_entry, "one file or directory")                                              \
+    X(62, file_list_request, "list a directory")                                            \
+    X(63, file_list_reply, "its entries")                                                   \
+    X(64, file_mkdir_request, "make a directory")                                           \
+    X(65, file_move_request, "move a file or directory")                                    \
+    X(66, file_remove_request, "remove a file or directory")                                \
+    X(67, file_remove_reply, "removed")                                                     \
+    X(68, file_get_request, "download")                                                     \
+    X(69, file_get_head, "what will come")                                                  \
+    X(70, file_put_request, "upload")                                                       \
+    X(71, file_put_reply, "the file is in place")                                           \
+    X(72, file_watch_request, "watch for changes")                                          \
+    X(73, file_event, "one change")                                                         \
+    X(80, tunnel_connect_request, "open a TCP stream to a port inside")                     \
+    X(81, tunnel_listen_request, "offer a port inside that leads to the host side")         \
+    X(82, tunnel_listen_event, "something happened at that port")                           \
+    X(83, tunnel_accept_request, "take one connection of that port")                        \
+    X(84, agent_stats_request, "ask the agent about the sandbox")                           \
+    X(85, agent_stats_reply, "what the agent sees")                                         \
+    X(100, resource_limits, "CPU, memory and disk")                                         \
+    X(101, capabilities, "what a provider can do")                                          \
+    X(102, provider_status, "a provider's health and room")                                 \
+    X(103, sandbox_create_request, "make a sandbox; the envelope carries its id")           \
+    X(104, sandbox_create_reply, "the agent inside answers")                                \
+    X(105, sandbox_destroy_request, "leave nothing of a sandbox")                           \
+    X(106, sandbox_info, "one sandbox")                                                     \
+    X(107, sandbox_list_reply, "all sandboxes of a daemon")                                 \
+    X(108, sandbox_event, "something happened to a sandbox")                                \
+    X(109, image_info, "one image")                                                         \
+    X(110, image_list_reply, "all images of a daemon")                                      \
+    X(86, agent_configure_request, "what a sandbox made ahead or from a snapshot is to be") \
+    X(111, sandbox_stop_request, "keep it on disk and free its memory")                     \
+    X(112, sandbox_stop_reply, "it is on disk")                                             \
+    X(113, sandbox_resume_reply, "it runs again")                                           \
+    X(114, snapshot_create_request, "keep a copy of a sandbox")                             \
+    X(115, snapshot_ref, "names a snapshot")                                                \
+    X(116, snapshot_info, "one snapshot of a daemon")                                       \
+    X(117, snapshot_list_reply, "all snapshots of a daemon")                                \
+    X(118, pool_target, "one warm pool as it should be")                                    \
+    X(119, pool_set_request, "all warm pools as they should be")                            \
+    X(120, pool_status, "one warm pool as it is")                                           \
+    X(121, pool_list_reply, "all warm pools of a daemon")                                   \
+    X(140, workspace_create, "REST: create a workspace")                                    \
+    X(141, workspace, "REST: a workspace")                                                  \
+    X(142, workspace_stop, "REST: stop a workspace")                                        \
+    X(143, workspace_attach, "REST: give a workspace to a session")                         \
+    X(144, workspace_detach, "REST: take it back")                                          \
+    X(145, workspace_patch, "REST: change a workspace")                                     \
+    X(146, assignment, "REST: one entry of a workspace's history of sessions")              \
+    X(147, workspace_snapshot, "REST: take a snapshot")                                     \
+    X(148, snapshot, "REST: a snapshot")                                                    \
+    X(149, workspace_from_snapshot, "REST: make a workspace from a snapshot")               \
+    X(150, workspace_fork, "REST: copies of a running workspace")                           \
+    X(151, workspace_fork_reply, "REST: the copies")                                        \
+    X(152, warm_pool, "REST: one warm pool")                                                \
+    X(153, warm_pools, "REST: all warm pools")                                              \
+    X(154, audit_entry, "REST: one line of the audit")
 
 /* ---- what the tables become ---- */
 #define PROTO_TYPE_STR const char *

@@ -49,13 +49,24 @@ enum verb_flag { VERB_IN = 1, VERB_OUT = 2, VERB_LONG = 4 /* no deadline of its 
     X(62, tunnel_accept, AGENT, tunnel_accept_request, empty, VERB_IN | VERB_OUT | VERB_LONG,                        \
       "take a connection: channel 0 both ways")                                                                      \
     X(80, agent_stats, AGENT, agent_stats_request, agent_stats_reply, 0, "what the agent sees of the sandbox")       \
+    X(81, agent_configure, AGENT, agent_configure_request, empty, 0,                                                 \
+      "identity and environment; only from the daemon itself")                                                       \
     X(100, sandbox_create, PROVIDER, sandbox_create_request, sandbox_create_reply, 0,                                \
       "make a sandbox and wait for its agent")                                                                       \
     X(101, sandbox_destroy, PROVIDER, sandbox_destroy_request, empty, 0,                                             \
       "leave nothing of a sandbox; unknown ids succeed")                                                             \
     X(102, sandbox_list, PROVIDER, empty, sandbox_list_reply, 0, "all sandboxes of this daemon")                     \
     X(103, provider_status, PROVIDER, empty, provider_status, 0, "health and room, probed anew when older than 5 s") \
-    X(104, image_list, PROVIDER, empty, image_list_reply, 0, "images ready to use")
+    X(104, image_list, PROVIDER, empty, image_list_reply, 0, "images ready to use")                                  \
+    X(105, sandbox_stop, PROVIDER, sandbox_stop_request, sandbox_stop_reply, 0,                                      \
+      "keep files and processes on disk, free the memory; a stopped one answers the same again")                     \
+    X(106, sandbox_resume, PROVIDER, empty, sandbox_resume_reply, 0, "run a stopped or dead one again")              \
+    X(107, snapshot_create, PROVIDER, snapshot_create_request, snapshot_info, 0,                                     \
+      "a copy that stands on its own, of a ready or stopped sandbox")                                                \
+    X(108, snapshot_delete, PROVIDER, snapshot_ref, empty, 0, "leave nothing of a snapshot; unknown ids succeed")    \
+    X(109, snapshot_list, PROVIDER, empty, snapshot_list_reply, 0, "all snapshots of this daemon")                   \
+    X(110, pool_set, PROVIDER, pool_set_request, pool_list_reply, 0, "which warm pools to keep")                     \
+    X(111, pool_list, PROVIDER, empty, pool_list_reply, 0, "the warm pools")
 
 enum verb {
 #define X(number, name, target, request, reply, flags, doc) VERB_##name = (number),
