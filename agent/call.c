@@ -27,6 +27,16 @@ uint64_t call_number(const agent_call_t *call)
     return call->id;
 }
 
+uuid16_t call_sandbox(const agent_call_t *call)
+{
+    return call->sandbox;
+}
+
+bool call_is_abandoned(const agent_call_t *call)
+{
+    return call->is_abandoned;
+}
+
 void call_want_steps(agent_call_t *call, bool wants)
 {
     call->wants_steps = wants;
@@ -80,7 +90,8 @@ static void call_finish(agent_call_t *call, uint8_t kind)
     if (call->state == CALL_ASSEMBLING)
         assembling_bytes -= call->body.len;
     loop_cancel(call->deadline);
-    call->deadline = 0;
+    loop_cancel(call->hold);
+    call->deadline = call->hold = 0;
     for (size_t i = 0; i < call->watch_count; i++)
         loop_watch(call->watches[i].fd, 0, NULL, NULL);
     call->watch_count = 0;
@@ -128,9 +139,21 @@ void call_reply(agent_call_t *call, const void *reply)
     call_finish(call, ENVELOPE_KIND_REPLY);
 }
 
-static void call_stop(agent_call_t *call, bool is_deadline)
+bool call_abandon(agent_call_t *call)
+{
+    loop_cancel(call->hold);
+    call->hold = 0;
+    call->is_abandoned = true;
+    call->tool->on_abandon(call);
+    return call->state == CALL_FINISHED;
+}
+
+void call_stop(agent_call_t *call, bool is_deadline)
 {
     err_t *e = NULL;
+    /* What has ended in time and only waits for a reader that is gone has a result. */
+    if (is_deadline && call->hold != 0 && call_abandon(call))
+        return;
     if (call->state == CALL_RUNNING && call->tool->on_cancel != NULL) {
         if (!call->is_cancelled)
             call->tool->on_cancel(call, is_deadline);
@@ -149,13 +172,6 @@ static void on_deadline(void *arg)
     agent_call_t *call = arg;
     call->deadline = 0;
     call_stop(call, true);
-}
-
-static void on_orphan(void *arg)
-{
-    agent_call_t *call = arg;
-    call->deadline = 0;
-    call_stop(call, false);
 }
 
 /* ---- requests ---- */
@@ -258,6 +274,9 @@ static void call_attach(agent_call_t *call, const envelope_t *env)
         loop_cancel(call->deadline);
         call->deadline = env->deadline_ms > 0 ? loop_after(env->deadline_ms, on_deadline, call) : 0;
     }
+    loop_cancel(call->hold);
+    call->hold = 0;
+    call->is_abandoned = false;
     out_unqueue(call);
     call->sandbox = env->sandbox;
     call->trace = env->trace;
@@ -329,8 +348,7 @@ static void on_credit(agent_call_t *call, const envelope_t *env, const uint8_t *
     out_queue(call);
 }
 
-/* The caller wants nothing more of it. */
-static void call_detach(agent_call_t *call)
+void call_detach(agent_call_t *call)
 {
     out_unqueue(call);
     call->is_detached = true;
@@ -380,84 +398,11 @@ void calls_on_frame(const envelope_t *env, const uint8_t *body, size_t len)
         handlers[env->kind](store_find(env->call_id), env, body, len);
 }
 
-/* ---- the stream was opened anew ---- */
-
-static void items_rewind(agent_call_t *call)
-{
-    for (struct call_item *item = call->items; item != NULL; item = item->next)
-        item->sent = 0;
-}
-
-static void running_detach(agent_call_t *call)
-{
-    call_detach(call);
-    items_rewind(call);
-    /* Bytes may be lost: an upload that was under way cannot go on. */
-    if (call->row->flags & VERB_IN && !call->has_in_ended) {
-        call_stop(call, false);
-        return;
-    }
-    if (!call->is_kept && call->row->flags & VERB_LONG && call->deadline == 0)
-        call->deadline = loop_after(CALLS_ORPHAN_MS, on_orphan, call);
-}
-
-static void assembling_forget(agent_call_t *call)
+void assembling_forget(agent_call_t *call)
 {
     assembling_bytes -= call->body.len;
     loop_cancel(call->deadline);
     store_forget(call);
-}
-
-void calls_on_resync(bool is_same)
-{
-    agent_call_t *next;
-    for (agent_call_t *call = store_list(CALL_RUNNING)->first; call != NULL; call = next) {
-        next = call->next;
-        if (is_same) {
-            out_credit(call);
-            out_queue(call);
-        } else if (call->state == CALL_ASSEMBLING) {
-            assembling_forget(call);
-        } else {
-            running_detach(call);
-        }
-    }
-    for (agent_call_t *call = store_list(CALL_FINISHED)->first; call != NULL; call = next) {
-        next = call->next;
-        if (is_same) {
-            out_queue(call);
-            continue;
-        }
-        call_detach(call);
-        items_rewind(call);
-        if (call->is_transient && !call->is_ending)
-            store_forget(call);
-    }
-}
-
-static uint32_t list_add(buf_t *out, const agent_call_t *first, const char *state, size_t max_bytes)
-{
-    uint32_t count = 0;
-    for (const agent_call_t *call = first; call != NULL; call = call->next) {
-        auto_err err_t *e = NULL;
-        size_t before = out->len;
-        struct adopted_call row = {.call_id = call->id, .verb = call->verb, .state = state};
-        if (call->state == CALL_ASSEMBLING)
-            continue;
-        if (proto_list_add_msg(out, MSG_adopted_call, &row, &e) < 0 || out->len > max_bytes) {
-            buf_truncate(out, before);
-            break;
-        }
-        count++;
-    }
-    return count;
-}
-
-uint32_t calls_list(buf_t *out, size_t max_bytes)
-{
-    uint32_t count = list_add(out, store_list(CALL_RUNNING)->first, "running", max_bytes);
-    count += list_add(out, store_list(CALL_FINISHED)->first, "finished", max_bytes);
-    return count + list_add(out, store_list(CALL_LOST)->first, "lost", max_bytes);
 }
 
 /* ---- every turn ---- */

@@ -23,6 +23,7 @@ typedef struct agent_call agent_call_t;
 
 typedef struct agent_tool {
     uint16_t verb;
+    bool has_no_end; /* may wait for ever, though its verb is not a VERB_LONG: ends a while after its reader is gone */
     void (*start)(agent_call_t *call, const void *request);
     /* Does at most about AGENT_SLICE_US of work; called every loop turn while call_want_steps(call, true). */
     void (*step)(agent_call_t *call);
@@ -33,6 +34,9 @@ typedef struct agent_tool {
     /* The caller cancelled, or the deadline of the envelope passed. NULL: call_fail(cancelled / deadline_exceeded). A
      * tool that has one must end the call soon. */
     void (*on_cancel)(agent_call_t *call, bool is_deadline);
+    /* The stream was opened anew, and nobody has asked for the call's id since (CALLS_HOLD_MS): it must not wait for a
+     * reader any more. May end the call. */
+    void (*on_abandon)(agent_call_t *call);
     /* Frees call_state. Always called once, last. */
     void (*destroy)(agent_call_t *call);
 } agent_tool_t;
@@ -40,6 +44,8 @@ typedef struct agent_tool {
 void *call_state(agent_call_t *call);
 void call_set_state(agent_call_t *call, void *state);
 uint64_t call_number(const agent_call_t *call); /* the call id */
+uuid16_t call_sandbox(const agent_call_t *call);
+bool call_is_abandoned(const agent_call_t *call); /* see on_abandon; asking for its id again ends it */
 
 /* Ends the call with a reply struct of the verb's reply message (encoded and kept at once). */
 void call_reply(agent_call_t *call, const void *reply);

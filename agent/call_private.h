@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Inside of the call layer: call.c (life and tool API), call_out.c (sending), call_store.c (finding and keeping).
+ * Inside of the call layer: call.c (life and tool API), call_out.c (sending), call_store.c (finding and keeping),
+ * call_session.c (a new stream, another sandbox).
  */
 #ifndef EW_AGENT_CALL_PRIVATE_H
 #define EW_AGENT_CALL_PRIVATE_H
@@ -32,6 +33,7 @@ struct agent_call {
     bool is_kept : 1;
     bool is_acked : 1;
     bool is_detached : 1;  /* nobody is listening: send nothing */
+    bool is_abandoned : 1; /* … and has not been for a while */
     bool is_skipping : 1;  /* the rest of a request that needs no body is still coming */
     bool is_transient : 1; /* a refusal that may be tried again: forgotten once told */
     bool is_ending : 1;    /* finished, destroy() still to come */
@@ -50,6 +52,7 @@ struct agent_call {
     void *request; /* decoded */
     void *tool_state;
     uint64_t deadline;
+    uint64_t hold; /* until it is abandoned */
     /* Towards the caller. */
     uint64_t out_window;
     uint64_t out_offset[CHANNEL_COUNT];
@@ -78,6 +81,12 @@ struct call_list {
     size_t count;
     size_t bytes; /* of replies */
 };
+
+/* call.c */
+void call_stop(agent_call_t *call, bool is_deadline); /* as if cancelled */
+bool call_abandon(agent_call_t *call);                /* true: that ended it */
+void call_detach(agent_call_t *call);                 /* the caller wants nothing more of it */
+void assembling_forget(agent_call_t *call);
 
 /* call_store.c */
 agent_call_t *store_find(uint64_t id);

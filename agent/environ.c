@@ -12,7 +12,9 @@ static const char *const defaults[] = {
 };
 
 /* Said to the agent, not to commands. */
-static const char *const internal[] = {"AGENT_WORKSPACE", "AGENT_CGROUP"};
+static const char *const internal[] = {"AGENT_WORKSPACE", "AGENT_CGROUP", "AGENT_LINK"};
+
+static environ_t configured;
 
 static bool is_named(const char *var, const char *name, size_t len)
 {
@@ -63,6 +65,8 @@ void environ_init(environ_t *env, const user_t *user)
     for (char **var = environ; *var != NULL; var++)
         if (!is_internal(*var))
             put_var(env, *var);
+    for (size_t i = 0; i < configured.count; i++)
+        put_var(env, configured.vars[i]);
     put(env, "HOME", 4, user->home);
     put(env, "USER", 4, user->name);
     put(env, "LOGNAME", 7, user->name);
@@ -86,6 +90,18 @@ int environ_put_map(environ_t *env, const proto_list_t *map, err_t **e)
             return err_set(e, ERR_BAD_REQUEST, "env: \"%.64s\" is not a name of a variable", name);
         put(env, name, strlen(name), value);
     }
+    return 0;
+}
+
+int environ_configure(const proto_list_t *map, err_t **e)
+{
+    environ_t fresh = {0};
+    if (environ_put_map(&fresh, map, e) < 0) {
+        environ_free(&fresh);
+        return -1;
+    }
+    environ_free(&configured);
+    configured = fresh;
     return 0;
 }
 

@@ -33,7 +33,7 @@ static bool pump_one(follow_t *f, int which)
             break;
     }
     if (f->slows)
-        proc_pause(f->proc, which, f->offsets[which] + BACKLOG_HIGH < out->total);
+        proc_pause(f->proc, which, !call_is_abandoned(f->call) && f->offsets[which] + BACKLOG_HIGH < out->total);
     return f->offsets[which] >= (f->ends[which] < out->total ? f->ends[which] : out->total);
 }
 

@@ -14,7 +14,7 @@ typedef struct follow {
     proc_t *proc;
     uint64_t offsets[2];
     uint64_t ends[2]; /* what is written behind is not sent */
-    bool slows;       /* a slow reader slows the command, so that nothing is lost */
+    bool slows;       /* a slow reader slows the command, so that nothing is lost; one that is gone does not */
 } follow_t;
 
 void follow_begin(follow_t *f, agent_call_t *call, proc_t *proc, const uint64_t offsets[2], bool slows);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/link.h"
 
+#include "agent/blocks.h"
 #include "agent/calls.h"
 #include "agent/loop.h"
 #include "agent/session.h"
@@ -25,6 +26,7 @@ static struct {
     uint8_t *input; /* STREAM_FRAME_DOWN_MAX of a cut frame, and READ_SIZE */
     size_t input_len;
     bool is_hunting; /* frame borders are lost: skip to the next RESYNC */
+    uint8_t *blocks; /* READ_SIZE, when input comes in blocks */
     buf_t out;
     size_t out_at;      /* bytes of `out` that are written */
     size_t frame_start; /* the frame that is being written, or is next */
@@ -120,12 +122,18 @@ void link_feed(const uint8_t *bytes, size_t len)
     }
 }
 
+static void input_begin(void)
+{
+    stream.input_len = 0;
+    stream.is_hunting = false;
+}
+
 static void on_input(void *arg, int fd, short revents)
 {
     (void)arg;
     (void)revents;
     for (size_t turn = 0; turn < READ_TURN;) {
-        ssize_t n = read(fd, stream.input + stream.input_len, READ_SIZE);
+        ssize_t n = read(fd, stream.blocks ? stream.blocks : stream.input + stream.input_len, READ_SIZE);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (n <= 0) {
@@ -134,8 +142,12 @@ static void on_input(void *arg, int fd, short revents)
             return;
         }
         turn += (size_t)n;
-        stream.input_len += (size_t)n;
-        input_parse();
+        if (stream.blocks) {
+            blocks_take(stream.blocks, (size_t)n, link_feed, input_begin);
+        } else {
+            stream.input_len += (size_t)n;
+            input_parse();
+        }
         if ((size_t)n < READ_SIZE)
             return; /* most often nothing is left: poll tells, for less than another read */
     }
@@ -221,7 +233,8 @@ bool link_flush(void)
 void link_send(const envelope_t *env, const void *body, size_t body_len)
 {
     size_t room = STREAM_LENGTH_SIZE + ENVELOPE_SIZE + body_len;
-    if (stream.is_silent || stream.out.len - stream.out_at > QUEUE_MAX)
+    bool is_last = env->kind == ENVELOPE_KIND_QUIESCED;
+    if (stream.is_silent || (stream.out.len - stream.out_at > QUEUE_MAX && !is_last))
         return;
     uint8_t *at = buf_reserve(&stream.out, room);
     if (at == NULL)
@@ -272,6 +285,8 @@ void link_init(int fd_in, int fd_out, void (*on_closed)(void))
     stream.on_closed = on_closed;
     buf_init(&stream.out, 2 * QUEUE_MAX);
     input_alloc();
+    if (blocks_are_used())
+        stream.blocks = mem_alloc(READ_SIZE);
     nonblocking(fd_in);
     nonblocking(fd_out);
     loop_watch(fd_in, POLLIN, on_input, NULL);

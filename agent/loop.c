@@ -36,6 +36,9 @@ static struct {
     uint64_t next_timer;
     bool (*idle)(void);
     bool is_stopped;
+    bool is_frozen;
+    uint64_t frozen_us; /* the agent's clock while it stands still */
+    uint64_t behind_us; /* CLOCK_MONOTONIC minus the agent's clock */
 } loop;
 
 static int index_get(int fd)
@@ -144,13 +147,36 @@ static void timer_remove(size_t i)
     }
 }
 
+uint64_t loop_clock_us(void)
+{
+    return loop.is_frozen ? loop.frozen_us : clock_monotonic_us() - loop.behind_us;
+}
+
+uint64_t loop_clock_ms(void)
+{
+    return loop_clock_us() / 1000;
+}
+
+void loop_freeze(void)
+{
+    loop.frozen_us = loop_clock_us();
+    loop.is_frozen = true;
+}
+
+void loop_thaw(void)
+{
+    if (loop.is_frozen)
+        loop.behind_us = clock_monotonic_us() - loop.frozen_us;
+    loop.is_frozen = false;
+}
+
 uint64_t loop_after(uint32_t ms, loop_timer_fn fn, void *arg)
 {
     if (loop.timer_count == loop.timer_cap) {
         loop.timer_cap += TIMERS_GROW;
         loop.timers = mem_realloc(loop.timers, loop.timer_cap * sizeof *loop.timers);
     }
-    uint64_t due = clock_monotonic_us() + (uint64_t)ms * 1000;
+    uint64_t due = loop_clock_us() + (uint64_t)ms * 1000;
     loop.timers[loop.timer_count] = (struct timer){.id = ++loop.next_timer, .due_us = due, .fn = fn, .arg = arg};
     timer_up(loop.timer_count++);
     return loop.next_timer;
@@ -168,7 +194,7 @@ void loop_cancel(uint64_t timer)
 
 static void timers_run(void)
 {
-    uint64_t now = clock_monotonic_us();
+    uint64_t now = loop_clock_us();
     while (loop.timer_count > 0 && loop.timers[0].due_us <= now && !loop.is_stopped) {
         struct timer due = loop.timers[0];
         timer_remove(0);
@@ -182,8 +208,10 @@ static int poll_timeout(bool is_busy)
         return 0;
     if (loop.timer_count == 0)
         return -1;
-    uint64_t now = clock_monotonic_us();
+    uint64_t now = loop_clock_us();
     uint64_t due = loop.timers[0].due_us;
+    if (due > now && loop.is_frozen)
+        return -1;
     return due <= now ? 0 : (int)((due - now + 999) / 1000);
 }
 

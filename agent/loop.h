@@ -19,6 +19,13 @@ bool loop_watch(int fd, short events, loop_fd_fn fn, void *arg);
 /* One-shot timer; returns a handle > 0. */
 uint64_t loop_after(uint32_t ms, loop_timer_fn fn, void *arg);
 void loop_cancel(uint64_t timer); /* 0 and fired ones are fine */
+/* The agent's own clock, which timers go by: CLOCK_MONOTONIC without the time between loop_freeze and loop_thaw. A
+ * sandbox can be kept on disk for a month meanwhile; CLOCK_MONOTONIC may jump over that or not, and no command has used
+ * up its time by it. While frozen, only what is due already fires. */
+uint64_t loop_clock_us(void);
+uint64_t loop_clock_ms(void);
+void loop_freeze(void);
+void loop_thaw(void);
 /* Called every turn without sleeping while it returns true; one idle function. */
 void loop_set_idle(bool (*fn)(void));
 void loop_run(void); /* until loop_stop */

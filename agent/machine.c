@@ -172,36 +172,3 @@ void machine_set_clock(uint64_t realtime_ns)
     if (gap > CLOCK_TOLERANCE_NS)
         (void)clock_settime(CLOCK_REALTIME, &ts);
 }
-
-void machine_set_hostname(const char *name)
-{
-    char current[65] = "";
-    if (name == NULL || name[0] == '\0' ||
-        (gethostname(current, sizeof current - 1) == 0 && strcmp(current, name) == 0))
-        return;
-    if (sethostname(name, strlen(name)) != 0)
-        return; /* it keeps the name that it was made with */
-}
-
-static bool is_hex32(const char *id)
-{
-    return strspn(id, "0123456789abcdef") == 32 && id[32] == '\0';
-}
-
-void machine_set_id(const char *id)
-{
-    char text[34], current[34] = "";
-    if (id == NULL || !is_hex32(id))
-        return;
-    int len = snprintf(text, sizeof text, "%s\n", id);
-    /* The image's owner may have put anything there: no links are followed, no fifo is waited for. */
-    auto_close int fd =
-        open("/etc/machine-id", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0444);
-    if (fd < 0)
-        return;
-    ssize_t n = pread(fd, current, sizeof current - 1, 0);
-    if (n == len && memcmp(current, text, (size_t)len) == 0)
-        return;
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)len, 0) != len)
-        return; /* the disk is full: an image's own id is no worse */
-}

@@ -18,7 +18,17 @@ int machine_cgroup_use(const char *path);
 
 void machine_add_entropy(const void *bytes, size_t len);
 void machine_set_clock(uint64_t realtime_ns);
-void machine_set_hostname(const char *name); /* NULL or "" = leave it */
-void machine_set_id(const char *id);         /* 32 hexadecimal digits; NULL or "" = leave it */
+/* Also in /etc/hostname and in the line of 127.0.1.1 of /etc/hosts, where they hold the old one. NULL or "" = leave it.
+ */
+void machine_set_hostname(const char *name);
+void machine_set_id(const char *id); /* 32 hexadecimal digits; NULL or "" = leave it */
+
+typedef struct machine_rename {
+    const char *old;
+    const char *now;
+    const char *address; /* only in lines that begin with this word; NULL = everywhere */
+} machine_rename_t;
+/* Copies text with one word replaced; returns the length, 0 when it does not fit. */
+size_t machine_name_replace(const char *text, size_t len, const machine_rename_t *names, char *out, size_t size);
 
 #endif

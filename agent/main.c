@@ -4,7 +4,7 @@
  * mounts nothing and ends when its input ends. Frames come on descriptor 0 and go out on 1; it never prints.
  *
  * AGENT_WORKSPACE: directory instead of /workspace. AGENT_CGROUP: writable cgroup directory for trees of an ordinary
- * process.
+ * process. AGENT_LINK=blocks: input comes over a transport that may be torn (agent/blocks.h).
  */
 #include "agent/calls.h"
 #include "agent/link.h"

@@ -5,7 +5,6 @@
 #include "agent/proc.h"
 #include "agent/proc_scan.h"
 #include "agent/session.h"
-#include "common/clock.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -38,6 +37,12 @@ void pressure_init(bool is_init)
 void pressure_set_budget(uint64_t bytes)
 {
     pressure.budget = bytes;
+}
+
+void pressure_reset(void)
+{
+    loop_cancel(pressure.timer);
+    pressure.timer = pressure.until_ms = pressure.killed_ms = pressure.host_extra = 0;
 }
 
 static void sum_add(void *arg, pid_t pid)
@@ -82,7 +87,7 @@ static void victim_end(proc_t *victim, const struct sum *sum)
              "memory ran out: ended pid %d with %" PRIu64 " MiB, of a command with %" PRIu64 " MiB", (int)sum->largest,
              sum->largest_bytes >> 20, sum->bytes >> 20);
     victim->is_oom_hit = true;
-    pressure.killed_ms = clock_monotonic_ms();
+    pressure.killed_ms = loop_clock_ms();
     pressure.host_extra = 0;
     (void)kill(sum->largest, SIGKILL);
     session_notice("oom_kill", victim->id, detail);
@@ -90,7 +95,7 @@ static void victim_end(proc_t *victim, const struct sum *sum)
 
 static bool is_settling(void)
 {
-    return pressure.killed_ms != 0 && clock_monotonic_ms() - pressure.killed_ms < SETTLE_MS;
+    return pressure.killed_ms != 0 && loop_clock_ms() - pressure.killed_ms < SETTLE_MS;
 }
 
 static void on_poll(void *arg)
@@ -103,7 +108,7 @@ static void on_poll(void *arg)
     uint64_t worth = pressure.budget / (is_settling() ? WORTH_PART_SETTLING : WORTH_PART);
     if (victim != NULL && used >= pressure.budget / 100 * PRESSURE_PERCENT && sum.largest_bytes >= worth)
         victim_end(victim, &sum);
-    if (clock_monotonic_ms() < pressure.until_ms)
+    if (loop_clock_ms() < pressure.until_ms)
         pressure.timer = loop_after(PRESSURE_POLL_MS, on_poll, NULL);
 }
 
@@ -116,7 +121,7 @@ void pressure_begin(uint64_t used_bytes)
     uint64_t used = used_now(trees_sum(&victim, &sum));
     /* The host's count decides over life and death; what it sees beyond ours stays about the same for a while. */
     pressure.host_extra = used_bytes > used && !is_settling() ? used_bytes - used : 0;
-    pressure.until_ms = clock_monotonic_ms() + PRESSURE_WATCH_MS;
+    pressure.until_ms = loop_clock_ms() + PRESSURE_WATCH_MS;
     if (pressure.timer == 0)
         on_poll(NULL);
 }

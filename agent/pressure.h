@@ -17,6 +17,7 @@
 /* is_init: all memory of the machine counts, else only that of commands. */
 void pressure_init(bool is_init);
 void pressure_set_budget(uint64_t bytes); /* 0 = none: PRESSURE is ignored */
+void pressure_reset(void); /* the sandbox has moved into another memory cgroup: what was seen before says nothing */
 void pressure_begin(uint64_t used_bytes); /* as the host counts; 0 = unknown */
 
 #endif

@@ -62,7 +62,7 @@ const char *proc_signal_name(const proc_t *proc)
 
 uint64_t proc_duration_us(const proc_t *proc)
 {
-    return (proc->ended_us ? proc->ended_us : clock_monotonic_us()) - proc->started_us;
+    return (proc->ended_us ? proc->ended_us : loop_clock_us()) - proc->started_us;
 }
 
 /* ---- observers ---- */
@@ -167,7 +167,7 @@ static void proc_end(proc_t *proc)
         return;
     proc->is_ended = true;
     if (proc->ended_us == 0)
-        proc->ended_us = clock_monotonic_us();
+        proc->ended_us = loop_clock_us();
     loop_cancel(proc->timer);
     proc->timer = 0;
     proc_io_drain(proc);
@@ -195,7 +195,7 @@ static void proc_exit(proc_t *proc, int wait_status)
     proc->is_exited = true;
     /* Whether anything is left is known before anyone asks. */
     proc->has_left = tree_count(proc->tree) > 0;
-    proc->ended_us = clock_monotonic_us();
+    proc->ended_us = loop_clock_us();
     proc_notify(proc, PROC_EXITED);
     if (proc->has_left)
         proc->ended_us = 0;
@@ -337,7 +337,7 @@ static int proc_spawn(proc_t *proc, const proc_options_t *o, err_t **e)
             .tree = proc->tree,
             .fds = {child_fds[0], child_fds[1], child_fds[2]},
         };
-        proc->started_us = clock_monotonic_us();
+        proc->started_us = loop_clock_us();
         proc->pid = spawn(&spawn_options, e);
         rc = proc->pid < 0 ? -1 : 0;
     }

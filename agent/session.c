@@ -3,6 +3,7 @@
 
 #include "agent/calls.h"
 #include "agent/link.h"
+#include "agent/loop.h"
 #include "agent/machine.h"
 #include "agent/pressure.h"
 #include "agent/tree.h"
@@ -21,7 +22,8 @@ static struct {
     bool is_quiesced;
     uint64_t boot_epoch;
     uint64_t started_ms;
-    uuid16_t sandbox;
+    uuid16_t sandbox; /* zero before the first RESYNC */
+    buf_t notices;    /* made while quiesced: u16 length and body, each */
 } session;
 
 void session_init(bool is_init)
@@ -29,6 +31,7 @@ void session_init(bool is_init)
     session.is_init = is_init;
     session.started_ms = clock_monotonic_ms();
     random_bytes(&session.boot_epoch, sizeof session.boot_epoch);
+    buf_init(&session.notices, SESSION_NOTICES_MAX);
 }
 
 uint64_t session_started_ms(void)
@@ -103,15 +106,54 @@ static void identity_apply(const struct resync *resync)
     pressure_set_budget(resync->memory_budget_bytes);
 }
 
+void session_renew(uuid16_t sandbox, const agent_call_t *but)
+{
+    calls_forget(but);
+    buf_reset(&session.notices);
+    random_bytes(&session.boot_epoch, sizeof session.boot_epoch);
+    session.sandbox = sandbox;
+}
+
+/* Daemons of before 0.1.0 did not say which sandbox they mean. */
+static bool is_another(const uuid16_t *sandbox)
+{
+    return !uuid16_is_zero(&session.sandbox) && !uuid16_is_zero(sandbox) &&
+           memcmp(&session.sandbox, sandbox, sizeof *sandbox) != 0;
+}
+
+static void notice_send(const uint8_t *body, size_t len)
+{
+    envelope_t env = {.kind = ENVELOPE_KIND_NOTICE, .sandbox = session.sandbox};
+    link_send(&env, body, len);
+}
+
+static void notices_flush(void)
+{
+    for (size_t at = 0, len; at < session.notices.len; at += 2 + len) {
+        const uint8_t *row = session.notices.data + at;
+        len = row[0] | (size_t)row[1] << 8;
+        notice_send(row + 2, len);
+    }
+    buf_free(&session.notices);
+    buf_init(&session.notices, SESSION_NOTICES_MAX);
+}
+
 static void on_resync(const envelope_t *env, const uint8_t *body, size_t len)
 {
     auto_err err_t *e = NULL;
     struct resync resync;
-    /* Everything up to QUIESCED was read, so nothing can be missing on the other side. */
-    bool is_same = session.is_quiesced && link_queued_bytes() == 0;
     if (proto_decode(MSG_resync, &resync, body, len, &e) < 0 || resync.nonce.len != 16)
         return;
+    /* Only who read everything up to QUIESCED may say so, and only if it was all written. */
+    bool is_same = resync.is_continued && session.is_quiesced && link_queued_bytes() == 0;
+    loop_thaw();
+    if (session.is_quiesced && !is_same)
+        pressure_reset();
     identity_apply(&resync);
+    if (is_another(&env->sandbox)) {
+        session_renew(env->sandbox, NULL);
+        pressure_reset();
+    }
     session.is_quiesced = false;
     session.sandbox = env->sandbox;
     link_reset();
@@ -123,6 +165,7 @@ static void on_resync(const envelope_t *env, const uint8_t *body, size_t len)
     adopt_send(&reply);
     if (is_same)
         calls_on_resync(true);
+    notices_flush();
 }
 
 static void on_quiesce(const envelope_t *env, const uint8_t *body, size_t len)
@@ -130,9 +173,12 @@ static void on_quiesce(const envelope_t *env, const uint8_t *body, size_t len)
     (void)body;
     (void)len;
     envelope_t reply = {.kind = ENVELOPE_KIND_QUIESCED, .sandbox = env->sandbox, .trace = env->trace};
+    if (session.is_quiesced)
+        return;
     link_send(&reply, NULL, 0);
     link_set_silent(true);
     session.is_quiesced = true;
+    loop_freeze();
 }
 
 static void on_pressure(const envelope_t *env, const uint8_t *body, size_t len)
@@ -162,7 +208,13 @@ void session_notice(const char *type, uint32_t process_id, const char *detail)
     auto_buf buf_t body = {0};
     auto_err err_t *e = NULL;
     struct notice notice = {.type = type, .process_id = process_id, .detail = detail};
-    envelope_t env = {.kind = ENVELOPE_KIND_NOTICE, .sandbox = session.sandbox};
-    if (proto_encode(MSG_notice, &notice, &body, &e) == 0)
-        link_send(&env, body.data, body.len);
+    if (proto_encode(MSG_notice, &notice, &body, &e) < 0)
+        return;
+    if (!session.is_quiesced) {
+        notice_send(body.data, body.len);
+    } else if (session.notices.len + 2 + body.len <= SESSION_NOTICES_MAX) {
+        uint8_t length[2] = {(uint8_t)body.len, (uint8_t)(body.len >> 8)};
+        buf_append(&session.notices, length, sizeof length);
+        buf_append(&session.notices, body.data, body.len);
+    }
 }

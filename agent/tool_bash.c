@@ -94,7 +94,7 @@ static void bash_end(agent_call_t *call, struct bash *bash)
     if (!bash->is_done)
         follow_stop_at_now(&bash->follow);
     bash->is_done = true;
-    if (bash->is_streaming) {
+    if (bash->is_streaming && !call_is_abandoned(call)) {
         if (!follow_pump(&bash->follow))
             return; /* on_window goes on */
         follow_end(&bash->follow);
@@ -186,6 +186,12 @@ static void bash_window(agent_call_t *call)
         (void)follow_pump(&bash->follow);
 }
 
+/* The command goes on at its own pace, and its result is kept. */
+static void bash_abandon(agent_call_t *call)
+{
+    bash_window(call);
+}
+
 static void bash_cancel(agent_call_t *call, bool is_deadline)
 {
     struct bash *bash = call_state(call);
@@ -215,6 +221,7 @@ const agent_tool_t tool_bash = {
     .verb = VERB_bash,
     .start = bash_start,
     .on_window = bash_window,
+    .on_abandon = bash_abandon,
     .on_cancel = bash_cancel,
     .destroy = bash_destroy,
 };

@@ -17,7 +17,7 @@
 #include "agent/exec.h"
 #include "agent/git_guard.h"
 #include "agent/git_status.h"
-#include "common/clock.h"
+#include "agent/loop.h"
 #include "common/mem.h"
 
 #include <ctype.h>
@@ -435,7 +435,7 @@ static void add_identity(const git_state_t *s, git_words_t *env)
 static void start(git_state_t *s, const git_words_t *argv, const git_words_t *env, bool takes_message)
 {
     err_t *e = NULL;
-    uint64_t now = clock_monotonic_ms();
+    uint64_t now = loop_clock_ms();
     exec_options_t options = {
         .argv = (const char *const *)argv->words,
         .env = (const char *const *)env->words,
@@ -499,7 +499,7 @@ static void git_start(agent_call_t *call, const void *request)
     git_state_t *s = mem_alloc(sizeof *s);
     s->call = call;
     s->req = request;
-    s->deadline_ms = clock_monotonic_ms() + GIT_TIMEOUT_MS;
+    s->deadline_ms = loop_clock_ms() + GIT_TIMEOUT_MS;
     buf_init(&s->out, GIT_OUTPUT_MAX);
     buf_init(&s->err, GIT_STDERR_MAX);
     buf_init(&s->warnings, 0);

@@ -179,6 +179,7 @@ static void wait_destroy(agent_call_t *call)
 
 const agent_tool_t tool_process_output = {
     .verb = VERB_process_output,
+    .has_no_end = true,
     .start = output_start_call,
     .on_window = output_window,
     .destroy = wait_destroy,

@@ -330,7 +330,7 @@ static size_t force_turn(tree_t *tree, uint64_t now)
 static void on_guard(void *arg)
 {
     tree_t *tree = arg;
-    uint64_t now = clock_monotonic_ms();
+    uint64_t now = loop_clock_ms();
     tree->guard_timer = 0;
     if (tree->is_killing)
         return;
@@ -360,7 +360,7 @@ void tree_set_leader(tree_t *tree, pid_t pid)
 static void on_kill_turn(void *arg)
 {
     tree_t *tree = arg;
-    uint64_t now = clock_monotonic_ms();
+    uint64_t now = loop_clock_ms();
     tree->timer = 0;
     if (!tree->is_forced && now >= tree->force_at_ms) {
         tree->is_forced = true;
@@ -388,13 +388,13 @@ static void terminate(tree_t *tree)
     }
     forks_stop(tree);
     if (count > CROWD_WITHOUT_GRACE)
-        tree->force_at_ms = clock_monotonic_ms();
+        tree->force_at_ms = loop_clock_ms();
     (void)group_signal(tree, SIGTERM, &is_sent);
 }
 
 void tree_kill(tree_t *tree, uint32_t grace_ms, tree_gone_fn gone, void *arg)
 {
-    uint64_t force_at = clock_monotonic_ms() + grace_ms;
+    uint64_t force_at = loop_clock_ms() + grace_ms;
     bool was_killing = tree->is_killing;
     tree->gone = gone;
     tree->arg = arg;

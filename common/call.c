@@ -140,6 +140,16 @@ size_t call_table_count(const call_table_t *t)
     return t->count;
 }
 
+size_t call_table_count_of(const call_table_t *t, const uuid16_t *sandbox)
+{
+    size_t count = 0;
+    call_t *c;
+    LIST_FOREACH(c, &t->calls, in_table)
+    if (!c->is_ended && memcmp(&c->sandbox, sandbox, sizeof *sandbox) == 0)
+        count++;
+    return count;
+}
+
 uint64_t call_id(const call_t *c)
 {
     return c->id;

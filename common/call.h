@@ -67,5 +67,7 @@ void call_table_on_frame(call_table_t *t, fabric_peer_t *peer, const envelope_t 
 void call_table_on_writable(call_table_t *t, fabric_peer_t *peer);
 void call_table_on_down(call_table_t *t, fabric_peer_t *peer); /* fails its calls with provider_gone */
 size_t call_table_count(const call_table_t *t);
+/* Calls under way that name this sandbox. Looks at all of them. */
+size_t call_table_count_of(const call_table_t *t, const uuid16_t *sandbox);
 
 #endif

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/pidfd.h>
+#include <sys/queue.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +20,8 @@
 #define READS_PER_TURN 8
 
 struct process {
+    LIST_ENTRY(process) entry; /* while it is a child that this file reaps */
+    bool is_listed;
     pid_t pid;
     int pidfd;
     int fd_output; /* -1: nothing is captured, or it was closed by all writers */
@@ -33,8 +36,13 @@ struct process {
     bool is_done; /* `done` runs */
 };
 
+/* Of the whole daemon: who else reaps children must leave these alone. */
+static LIST_HEAD(process_list, process) running = LIST_HEAD_INITIALIZER(running);
+
 static void process_free(process_t *p)
 {
+    if (p->is_listed)
+        LIST_REMOVE(p, entry);
     struct event *events[] = {p->ended, p->readable, p->timer};
     for (size_t i = 0; i < COUNT_OF(events); i++)
         if (events[i] != NULL)
@@ -184,6 +192,8 @@ static int process_launch(process_t *p, struct event_base *base, const process_o
     if (p->ended != NULL && p->timer != NULL && (p->fd_output < 0 || p->readable != NULL) &&
         event_add(p->ended, NULL) == 0 && (p->readable == NULL || event_add(p->readable, NULL) == 0)) {
         after_ms(p->timer, o->timeout_ms);
+        LIST_INSERT_HEAD(&running, p, entry);
+        p->is_listed = true;
         return 0;
     }
     err_set(e, ERR_INTERNAL, "cannot watch %s in the event loop", o->argv[0]);
@@ -218,6 +228,15 @@ process_t *process_start(struct event_base *base, const process_options_t *optio
 pid_t process_pid(const process_t *p)
 {
     return p->pid;
+}
+
+bool process_reaps(pid_t pid)
+{
+    const process_t *p;
+    LIST_FOREACH(p, &running, entry)
+    if (p->pid == pid)
+        return true;
+    return false;
 }
 
 void process_cancel(process_t **p)

@@ -46,6 +46,9 @@ typedef struct process_options {
 process_t *process_start(struct event_base *base, const process_options_t *options, process_done_fn done, void *arg,
                          err_t **e);
 pid_t process_pid(const process_t *p);
+/* Whether the child is one of those started here, cancelled ones too, and still to be reaped here: for a subreaper's
+ * loop, which would take its exit status away. */
+bool process_reaps(pid_t pid);
 /* Kills the group, reaps in the background, never calls `done`. */
 void process_cancel(process_t **p);
 

@@ -210,11 +210,11 @@ bool stream_send(stream_t *s, const envelope_t *env, const void *body, size_t le
 
 /* ---- opening ---- */
 
-static int send_resync(stream_t *s, const stream_identity_t *identity, err_t **e)
+static int send_resync(stream_t *s, const stream_identity_t *identity, bool is_continued, err_t **e)
 {
     auto_buf buf_t body;
     uint8_t entropy[STREAM_ENTROPY_SIZE];
-    envelope_t env = {.kind = ENVELOPE_KIND_RESYNC};
+    envelope_t env = {.kind = ENVELOPE_KIND_RESYNC, .sandbox = s->sandbox};
     random_bytes(s->nonce, sizeof s->nonce);
     random_bytes(entropy, sizeof entropy);
     struct resync resync = {
@@ -227,6 +227,7 @@ static int send_resync(stream_t *s, const stream_identity_t *identity, err_t **e
         .hostname = identity->hostname,
         .pids_max = identity->pids_max,
         .memory_budget_bytes = identity->memory_budget_bytes,
+        .is_continued = is_continued,
     };
     buf_init(&body, STREAM_BODY_DOWN_MAX);
     int rc = proto_encode(MSG_resync, &resync, &body, e);
@@ -241,8 +242,18 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
     stream_t *s = arg;
     (void)fd;
     (void)what;
-    stream_break(s, "the agent did not answer RESYNC within %u ms%s", s->resync_timeout_ms,
-                 s->state == STREAM_ADOPTING ? " (MARKER came, ADOPT did not)" : "");
+    if (s->state == STREAM_QUIESCING)
+        stream_break(s, "the agent did not answer QUIESCE within %u ms", s->timeout_ms);
+    else
+        stream_break(s, "the agent did not answer RESYNC within %u ms%s", s->timeout_ms,
+                     s->state == STREAM_ADOPTING ? " (MARKER came, ADOPT did not)" : "");
+}
+
+static int timeout_begin(stream_t *s, uint32_t ms)
+{
+    struct timeval timeout = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    s->timeout_ms = ms;
+    return event_add(s->timeout, &timeout);
 }
 
 static int set_up_fd(int fd, err_t **e)
@@ -256,18 +267,18 @@ static int set_up_fd(int fd, err_t **e)
     return 0;
 }
 
-static int stream_start(stream_t *s, struct event_base *base, const stream_identity_t *identity, err_t **e)
+static int stream_start(stream_t *s, struct event_base *base, const stream_identity_t *identity, uint32_t timeout_ms,
+                        err_t **e)
 {
-    struct timeval timeout = {.tv_sec = s->resync_timeout_ms / 1000, .tv_usec = s->resync_timeout_ms % 1000 * 1000};
     if (set_up_fd(s->fd_in, e) < 0 || set_up_fd(s->fd_out, e) < 0)
         return -1;
     s->readable = event_new(base, s->fd_in, EV_READ | EV_PERSIST, stream_on_readable, s);
     s->writable = event_new(base, s->fd_out, EV_WRITE | EV_PERSIST, stream_on_writable, s);
     s->timeout = event_new(base, -1, 0, on_timeout, s);
     if (!s->readable || !s->writable || !s->timeout || event_add(s->readable, NULL) < 0 ||
-        event_add(s->timeout, &timeout) < 0)
+        timeout_begin(s, timeout_ms > 0 ? timeout_ms : STREAM_RESYNC_TIMEOUT_MS) < 0)
         return err_set(e, ERR_INTERNAL, "cannot watch the agent stream in the event loop");
-    return send_resync(s, identity, e);
+    return send_resync(s, identity, false, e);
 }
 
 stream_t *stream_open(struct event_base *base, int fd_in, int fd_out, const stream_identity_t *identity,
@@ -277,14 +288,13 @@ stream_t *stream_open(struct event_base *base, int fd_in, int fd_out, const stre
     s->fd_in = fd_in;
     s->fd_out = fd_out;
     s->sandbox = identity->sandbox;
-    s->resync_timeout_ms = resync_timeout_ms > 0 ? resync_timeout_ms : STREAM_RESYNC_TIMEOUT_MS;
     s->events = *events;
     s->arg = arg;
     buf_init(&s->rest, STREAM_REST_MAX);
     buf_init(&s->adopt, STREAM_ADOPT_MAX);
     /* The written part at the front is dropped when it is half of all. */
     buf_init(&s->queue, 2 * (STREAM_QUEUE_MAX + STREAM_CONTROL_RESERVE) + QUEUE_COMPACT);
-    if (stream_start(s, base, identity, e) == 0)
+    if (stream_start(s, base, identity, resync_timeout_ms, e) == 0)
         return s;
     stream_destroy(&s);
     return NULL;
@@ -301,15 +311,67 @@ bool stream_is_ready(const stream_t *s)
     return s->state == STREAM_READY;
 }
 
+void stream_watch(stream_t *s)
+{
+    if (!stream_may_read(s))
+        event_del(s->readable);
+    else if (!event_pending(s->readable, EV_READ, NULL))
+        event_add(s->readable, NULL);
+}
+
 void stream_pause(stream_t *s, bool is_paused)
 {
     if (s->is_paused == is_paused || s->state == STREAM_BROKEN)
         return;
     s->is_paused = is_paused;
-    if (is_paused) {
-        event_del(s->readable);
-        return;
-    }
-    event_add(s->readable, NULL);
-    event_active(s->readable, EV_READ, 0); /* whole frames may be waiting in `rest` */
+    stream_watch(s);
+    if (stream_may_read(s))
+        event_active(s->readable, EV_READ, 0); /* whole frames may be waiting in `rest` */
+}
+
+/* ---- silence for a checkpoint ---- */
+
+bool stream_quiesce(stream_t *s, uint32_t timeout_ms)
+{
+    envelope_t env = {.kind = ENVELOPE_KIND_QUIESCE, .sandbox = s->sandbox};
+    if (s->state != STREAM_READY)
+        return false;
+    s->state = STREAM_QUIESCING;
+    s->extra = 0;
+    timeout_begin(s, timeout_ms > 0 ? timeout_ms : STREAM_QUIESCE_TIMEOUT_MS);
+    send_frame(s, &env, NULL, 0);
+    stream_watch(s);
+    event_active(s->readable, EV_READ, 0);
+    return true;
+}
+
+void stream_became_quiesced(stream_t *s)
+{
+    s->state = STREAM_QUIESCED;
+    event_del(s->timeout);
+}
+
+bool stream_is_quiesced(const stream_t *s)
+{
+    return s->state == STREAM_QUIESCED;
+}
+
+int stream_resync(stream_t *s, const stream_identity_t *identity, uint32_t timeout_ms, err_t **e)
+{
+    if (s->state != STREAM_QUIESCED)
+        return err_set(e, ERR_INTERNAL, "the agent's stream cannot go on: it is not quiesced");
+    s->sandbox = identity->sandbox;
+    /* A well-behaved agent has said nothing since; whatever is there comes before the MARKER. */
+    buf_free(&s->adopt);
+    if (send_resync(s, identity, true, e) < 0)
+        return -1;
+    s->state = STREAM_HUNTING;
+    timeout_begin(s, timeout_ms > 0 ? timeout_ms : STREAM_RESYNC_TIMEOUT_MS);
+    stream_watch(s);
+    return 0;
+}
+
+void stream_set_sandbox(stream_t *s, const uuid16_t *sandbox)
+{
+    s->sandbox = *sandbox;
 }

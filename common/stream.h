@@ -8,6 +8,20 @@
  * Ownership: stream_open takes both descriptors (they may be equal) and closes them; bodies given to handlers are
  * borrowed. Limits: STREAM_QUEUE_MAX bytes wait for a slow agent, then stream_send says FULL; STREAM_READ_TURN bytes
  * per loop turn.
+ *
+ * Before a checkpoint: stream_quiesce. From then on stream_send says FULL (nothing is taken, so nothing can be lost:
+ * the caller keeps it and hears on_writable after a stream_resync); all that stream_send had taken is written first,
+ * in order, then QUIESCE. What the agent sent up to QUIESCED is handed on as ever, QUIESCED is the last frame of
+ * on_frame, and nothing is read or written after it. This does not wait for a hub: while quiescing, a paused stream
+ * hands on up to STREAM_QUIESCE_EXTRA bytes more (as much as a well-behaved agent can have under way: its pipe and its
+ * queue), and only beyond that waits for stream_pause(s, false). If QUIESCED does not come in time, on_broken.
+ * Afterwards either
+ *   stream_resync  the same sandbox runs on (snapshot): calls in flight go on where they were, windows and offsets
+ *                  hold, on_ready comes again, then on_writable if a send was refused; or
+ *   stream_destroy (stop). Whoever opens a stream later, with stream_open, on the same or on new FIFOs, finds the
+ *                  agent's calls detached: they run on to their own deadline, their replies are kept and given to who
+ *                  repeats the call id.
+ * A daemon that dies anywhere in this is no special case: stream_open by the next one ends the silence.
  */
 #ifndef EW_COMMON_STREAM_H
 #define EW_COMMON_STREAM_H
@@ -22,11 +36,13 @@
 #define STREAM_QUEUE_LOW (512 * 1024)
 #define STREAM_READ_TURN (256 * 1024)
 #define STREAM_RESYNC_TIMEOUT_MS 10000 /* first MARKER; a cold sandbox needs part of it to start */
+#define STREAM_QUIESCE_TIMEOUT_MS 10000
+#define STREAM_QUIESCE_EXTRA (4 * 1024 * 1024)
 
 typedef struct stream stream_t;
 
 typedef struct stream_events {
-    /* MARKER and ADOPT have come; calls may be sent. `adopt` is borrowed. */
+    /* MARKER and ADOPT have come; calls may be sent. `adopt` is borrowed. Again after every stream_resync. */
     void (*on_ready)(void *arg, const struct adopt *adopt);
     /* REPLY, ERROR, HEAD, EVENT, CHUNK, CREDIT, QUIESCED, NOTICE. */
     void (*on_frame)(void *arg, const envelope_t *env, const uint8_t *body, size_t len);
@@ -50,9 +66,20 @@ stream_t *stream_open(struct event_base *base, int fd_in, int fd_out, const stre
 void stream_destroy(stream_t **s);
 
 /* Queues one fabric frame towards the agent, split as needed (MORE; CHUNK offsets advance). All or nothing. False:
- * full. */
+ * full, or not ready. */
 bool stream_send(stream_t *s, const envelope_t *env, const void *body, size_t len);
-bool stream_is_ready(const stream_t *s);
+bool stream_is_ready(const stream_t *s); /* false from stream_quiesce to the on_ready of stream_resync */
+
+/* Asks the agent for silence; see above. False: the stream is not ready, nothing was done. timeout_ms 0 =
+ * STREAM_QUIESCE_TIMEOUT_MS. */
+bool stream_quiesce(stream_t *s, uint32_t timeout_ms);
+bool stream_is_quiesced(const stream_t *s); /* QUIESCED has come */
+/* Goes on after QUIESCED, with a greater identity->epoch; identity->sandbox may be another one (then the agent forgets
+ * its calls). An error: it was not quiesced, or the identity does not fit into RESYNC. timeout_ms as in stream_open. */
+int stream_resync(stream_t *s, const stream_identity_t *identity, uint32_t timeout_ms, err_t **e);
+/* The sandbox's id is another one from now on (a warm one was claimed); what comes up is stamped with it. The agent
+ * learns it from the agent_configure call with is_new. */
+void stream_set_sandbox(stream_t *s, const uuid16_t *sandbox);
 size_t stream_queued_bytes(const stream_t *s);
 /* Stops and restarts reading (a slow hub must slow its sandbox). */
 void stream_pause(stream_t *s, bool is_paused);

@@ -55,6 +55,16 @@ static void on_adopt(stream_t *s, const envelope_t *env, const uint8_t *body, si
     stream_tell_writable(s);
 }
 
+static void on_quiesced(stream_t *s, const envelope_t *env)
+{
+    if (s->state != STREAM_QUIESCING || stream_queued_bytes(s) > 0) {
+        stream_break(s, "the agent sent QUIESCED, but it was not asked for it yet");
+        return;
+    }
+    stream_became_quiesced(s);
+    s->events.on_frame(s->arg, env, NULL, 0);
+}
+
 static void on_frame(stream_t *s, const uint8_t *frame, size_t size)
 {
     const uint8_t *body = frame + STREAM_LENGTH_SIZE + ENVELOPE_SIZE;
@@ -76,8 +86,27 @@ static void on_frame(stream_t *s, const uint8_t *frame, size_t size)
         stream_break(s, "the agent sent %s without a call", envelope_kind_name(env.kind));
     else if ((rules & RULE_EMPTY) && len > 0)
         stream_break(s, "the agent sent %s with a body", envelope_kind_name(env.kind));
+    else if (env.kind == ENVELOPE_KIND_QUIESCED)
+        on_quiesced(s, &env);
     else
         s->events.on_frame(s->arg, &env, body, len);
+}
+
+bool stream_may_read(const stream_t *s)
+{
+    switch (s->state) {
+    case STREAM_HUNTING:
+    case STREAM_ADOPTING:
+        return true;
+    case STREAM_READY:
+        return !s->is_paused;
+    case STREAM_QUIESCING:
+        return !s->is_paused || s->extra < STREAM_QUIESCE_EXTRA;
+    case STREAM_QUIESCED:
+    case STREAM_BROKEN:
+        break;
+    }
+    return false;
 }
 
 /* Finds the end of the MARKER frame with our nonce. Before it may be anything: what an earlier daemon did not read,
@@ -106,7 +135,7 @@ static size_t hunt(stream_t *s, const uint8_t *bytes, size_t len)
 size_t stream_take(stream_t *s, const uint8_t *bytes, size_t len)
 {
     size_t used = s->state == STREAM_HUNTING ? hunt(s, bytes, len) : 0;
-    while ((s->state == STREAM_ADOPTING || s->state == STREAM_READY) && !s->is_paused) {
+    while (s->state != STREAM_HUNTING && stream_may_read(s)) {
         long size = stream_frame_length(bytes + used, len - used, STREAM_FRAME_UP_MAX);
         if (size == 0)
             break;
@@ -114,6 +143,8 @@ size_t stream_take(stream_t *s, const uint8_t *bytes, size_t len)
             stream_break(s, "the agent sent a frame with an impossible length");
             break;
         }
+        if (s->state == STREAM_QUIESCING && s->is_paused)
+            s->extra += (size_t)size;
         on_frame(s, bytes + used, (size_t)size);
         used += (size_t)size;
     }
@@ -128,7 +159,7 @@ static bool take_rest(stream_t *s)
         if (s->state != STREAM_BROKEN)
             buf_consume(&s->rest, used);
     }
-    return s->state != STREAM_BROKEN && !s->is_paused;
+    return stream_may_read(s);
 }
 
 /* Reads once behind what was left over, which is less than one frame. Returns the bytes read, 0 when nothing more may
@@ -158,7 +189,7 @@ static size_t read_some(stream_t *s)
         stream_break(s, "the agent closed its stream");
     else if (n < 0 && saved_errno != EAGAIN)
         stream_break(s, "cannot read from the agent: %s", strerror(saved_errno));
-    return s->is_paused || s->state == STREAM_BROKEN ? 0 : got;
+    return stream_may_read(s) ? got : 0;
 }
 
 void stream_on_readable(evutil_socket_t fd, short what, void *arg)
@@ -167,10 +198,12 @@ void stream_on_readable(evutil_socket_t fd, short what, void *arg)
     size_t turn = 0, got;
     (void)fd;
     (void)what;
-    if (s->is_paused || s->state == STREAM_BROKEN)
+    if (!stream_may_read(s))
         return;
     stream_enter(s);
     for (got = take_rest(s) ? STREAM_READ_SIZE : 0; got == STREAM_READ_SIZE && turn < STREAM_READ_TURN; turn += got)
         got = read_some(s);
+    if (s->state != STREAM_BROKEN)
+        stream_watch(s); /* QUIESCED may have come, or all that a paused stream takes */
     stream_leave(s);
 }

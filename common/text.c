@@ -168,17 +168,6 @@ void hex_encode(char *out, const void *bytes, size_t len)
     *out = '\0';
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 bool hex_decode(uint8_t *out, size_t out_len, const char *text)
 {
     for (size_t i = 0; i < out_len; i++) {

@@ -22,6 +22,18 @@ void base64_encode(buf_t *out, const void *bytes, size_t len);
 /* Standard or URL-safe alphabet, padding optional, no white space. False on anything else. */
 bool base64_decode(buf_t *out, const char *text, size_t len);
 
+/* Of one digit of either case, else -1. */
+static inline int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
 void hex_encode(char *out, const void *bytes, size_t len);       /* writes 2*len+1 bytes */
 bool hex_decode(uint8_t *out, size_t out_len, const char *text); /* exactly 2*out_len digits */
 

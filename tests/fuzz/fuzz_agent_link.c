@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// LINK: agent/link.c agent/call.c agent/call_out.c agent/call_store.c agent/session.c agent/loop.c proto/envelope.c
+// LINK: agent/link.c agent/blocks.c common/cobs.c agent/call.c agent/call_out.c agent/call_store.c agent/call_session.c agent/session.c agent/loop.c proto/envelope.c
 // LINK: proto/pack.c proto/proto.c proto/verbs.c common/mem.c common/err.c common/buf.c common/text.c common/clock.c
 /* Any bytes on the agent's input: frames, calls, replays, windows. One tool stands for all: it answers, streams or
  * stays open. */
@@ -16,6 +16,7 @@ void machine_set_clock(uint64_t ns) { (void)ns; }
 void machine_set_hostname(const char *name) { (void)name; }
 void machine_set_id(const char *id) { (void)id; }
 void pressure_set_budget(uint64_t bytes) { (void)bytes; }
+void pressure_reset(void) {}
 void pressure_begin(uint64_t bytes) { (void)bytes; }
 bool trees_are_sure(void) { return false; }
 void trees_set_pids_max(uint32_t max) { (void)max; }

@@ -120,6 +120,30 @@ static void results_free(agent_client_t *c)
     }
 }
 
+agent_client_t *agent_client_attach(int fd_down, int fd_up)
+{
+    agent_client_t *c = mem_alloc(sizeof *c);
+    c->has_auto_credit = true;
+    c->fd_down = fd_down;
+    c->fd_up = fd_up;
+    return c;
+}
+
+void agent_client_detach(agent_client_t **client)
+{
+    agent_client_t *c = *client;
+    fd_close_p(&c->fd_down);
+    fd_close_p(&c->fd_up);
+    results_free(c);
+    buf_free(&c->in);
+    buf_free(&c->adopt_body);
+    for (size_t i = 0; i < c->notice_count; i++)
+        buf_free(&c->notices[i]);
+    free(c->notices);
+    free(c);
+    *client = NULL;
+}
+
 void agent_client_stop(agent_client_t **client)
 {
     agent_client_t *c = *client;
@@ -131,17 +155,8 @@ void agent_client_stop(agent_client_t **client)
         kill(c->pid, SIGKILL);
         die("the agent did not end well");
     }
-    fd_close_p(&c->fd_down);
-    fd_close_p(&c->fd_up);
     nftw(c->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    results_free(c);
-    buf_free(&c->in);
-    buf_free(&c->adopt_body);
-    for (size_t i = 0; i < c->notice_count; i++)
-        buf_free(&c->notices[i]);
-    free(c->notices);
-    free(c);
-    *client = NULL;
+    agent_client_detach(client);
 }
 
 /* ---- sending ---- */
@@ -437,8 +452,11 @@ void agent_client_resync(agent_client_t *c)
         .entropy = {entropy, sizeof entropy},
         .memory_budget_bytes = c->memory_budget_bytes,
         .pids_max = c->pids_max,
+        .hostname = c->hostname,
+        .machine_id = c->machine_id,
+        .is_continued = c->is_continued,
     };
-    envelope_t env = {.kind = ENVELOPE_KIND_RESYNC};
+    envelope_t env = {.kind = ENVELOPE_KIND_RESYNC, .sandbox = c->sandbox};
     if (proto_encode(MSG_resync, &resync, &body, &e) < 0)
         die(err_message(e));
     c->is_adopted = false;

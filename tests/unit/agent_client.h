@@ -78,12 +78,20 @@ typedef struct agent_client {
     size_t notice_count;
     uint64_t memory_budget_bytes;
     uint32_t pids_max;
+    /* Of the next RESYNC: */
+    uuid16_t sandbox;
+    bool is_continued; /* this client has read all up to QUIESCED */
+    const char *hostname;
+    const char *machine_id;
     size_t stray_count; /* frames about calls that this client does not know */
     agent_result_t *results;
 } agent_client_t;
 
 agent_client_t *agent_client_start(const agent_client_options_t *options);
 void agent_client_stop(agent_client_t **c); /* TERM; the agent must end by itself */
+/* The same over the descriptors of an agent that somebody else started; takes them. Nothing is sent yet. */
+agent_client_t *agent_client_attach(int fd_down, int fd_up);
+void agent_client_detach(agent_client_t **c);
 
 /* As a daemon that opens the stream anew: discards input up to MARKER, then takes ADOPT. */
 void agent_client_resync(agent_client_t *c);

@@ -217,6 +217,7 @@ Test(agent, is_silent_after_quiesce_and_goes_on_after_resync)
     size_t before = r->frame_count;
     agent_client_idle(c, 600);
     cr_assert_eq(r->frame_count, before, "something followed QUIESCED");
+    c->is_continued = true;
     agent_client_resync(c);
     agent_client_wait(c, r); /* nothing was lost, so the call is still its caller's */
     cr_assert(is_stdout(r, "1\n"));

@@ -249,6 +249,29 @@ Test(process, cancel_kills_and_reaps_without_calling_done)
     event_base_free(seen.base);
 }
 
+Test(process, tells_a_subreaper_which_children_to_leave_alone)
+{
+    auto_err err_t *e = NULL;
+    seen_t seen = {.base = event_base_new()};
+    const char *argv[] = {"sh", "-c", "exit 7", NULL}, *long_argv[] = {"sleep", "60", NULL};
+    process_options_t o = options_of(argv), long_o = options_of(long_argv);
+    process_t *p = process_start(seen.base, &o, on_done, &seen, &e);
+    process_t *cancelled = process_start(seen.base, &long_o, on_done, &seen, &e);
+    cr_assert(p != NULL && cancelled != NULL);
+    pid_t pids[2] = {process_pid(p), process_pid(cancelled)};
+    cr_expect(process_reaps(pids[0]) && process_reaps(pids[1]));
+    cr_expect_not(process_reaps(getpid()));
+    process_cancel(&cancelled);
+    cr_expect(process_reaps(pids[1]), "it is cancelled, not reaped");
+    event_base_dispatch(seen.base); /* until the first is done */
+    event_base_dispatch(seen.base);
+    cr_expect_eq(seen.exit_code, 7);
+    cr_expect_not(process_reaps(pids[0]));
+    cr_expect_not(process_reaps(pids[1]));
+    free(seen.output);
+    event_base_free(seen.base);
+}
+
 Test(process, enters_a_network_namespace_and_masks_net_core_there_only)
 {
     if (geteuid() != 0)

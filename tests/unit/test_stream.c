@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+// LINK: tests/unit/stream_side.c
 #include "common/clock.h"
 #include "common/mem.h"
-#include "common/stream.h"
+#include "tests/unit/stream_side.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -14,205 +15,32 @@
 
 TestSuite(stream, .timeout = 20);
 
-#define SANDBOX ((uuid16_t){{1, 2, 3, 4}})
-
-/* A daemon with its stream in `base`; the test plays the agent on the other ends, with blocking descriptors. */
-typedef struct side {
-    struct event_base *base;
-    stream_t *stream;
-    int to_agent, from_agent; /* the agent's ends */
-    bool is_ready, is_broken;
-    char reason[256];
-    char kill_tree[32];
-    unsigned frames, writables;
-    envelope_t env; /* of the last frame */
-    buf_t body;     /* of all frames */
-    uint8_t nonce[16];
-    uint64_t epoch;
-    bool pause_after_frame, destroy_in_frame;
-} side_t;
-
-static void on_ready(void *arg, const struct adopt *adopt)
-{
-    side_t *side = arg;
-    side->is_ready = true;
-    snprintf(side->kill_tree, sizeof side->kill_tree, "%s", adopt->kill_tree);
-}
-
-static void on_frame(void *arg, const envelope_t *env, const uint8_t *body, size_t len)
-{
-    side_t *side = arg;
-    side->frames++;
-    side->env = *env;
-    buf_append(&side->body, body, len);
-    if (side->pause_after_frame)
-        stream_pause(side->stream, true);
-    if (side->destroy_in_frame)
-        stream_destroy(&side->stream);
-}
-
-static void on_writable(void *arg)
-{
-    ((side_t *)arg)->writables++;
-}
-
-static void on_broken(void *arg, const char *reason)
-{
-    side_t *side = arg;
-    cr_assert(!side->is_broken);
-    side->is_broken = true;
-    snprintf(side->reason, sizeof side->reason, "%s", reason);
-    stream_destroy(&side->stream);
-}
-
-static const stream_events_t events = {on_ready, on_frame, on_writable, on_broken};
-
-static stream_t *open_on(side_t *side, int fd_in, int fd_out, uint32_t timeout_ms)
-{
-    auto_err err_t *e = NULL;
-    stream_identity_t identity = {
-        .sandbox = SANDBOX, .epoch = 42, .machine_id = "0123456789abcdef0123456789abcdef", .hostname = "box"};
-    stream_t *s = stream_open(side->base, fd_in, fd_out, &identity, timeout_ms, &events, side, &e);
-    cr_assert(s != NULL, "%s", e ? err_message(e) : "");
-    return s;
-}
-
-/* Two pipes held as a provider holds its FIFOs: nobody ever sees an end of file. */
-static void set_up(side_t *side)
-{
-    int up[2], down[2];
-    *side = (side_t){.base = event_base_new()};
-    signal(SIGPIPE, SIG_IGN);
-    cr_assert_eq(pipe2(up, O_CLOEXEC) + pipe2(down, O_CLOEXEC), 0);
-    side->from_agent = up[1];
-    side->to_agent = down[0];
-    side->stream = open_on(side, up[0], down[1], 0);
-}
-
-static void tear_down(side_t *side)
-{
-    stream_destroy(&side->stream);
-    close(side->to_agent);
-    if (side->from_agent != side->to_agent)
-        close(side->from_agent);
-    buf_free(&side->body);
-    event_base_free(side->base);
-}
-
-static void turn(side_t *side, unsigned turns)
-{
-    for (unsigned i = 0; i < turns; i++)
-        event_base_loop(side->base, EVLOOP_NONBLOCK);
-}
-
-static void read_exactly(int fd, uint8_t *out, size_t len)
-{
-    for (size_t at = 0; at < len;) {
-        ssize_t n = read(fd, out + at, len - at);
-        cr_assert_gt(n, 0);
-        at += (size_t)n;
-    }
-}
-
-/* Next frame that the agent gets; body has STREAM_FRAME_DOWN_MAX. */
-static size_t agent_receive(side_t *side, envelope_t *env, uint8_t *body)
-{
-    uint8_t frame[STREAM_FRAME_DOWN_MAX];
-    read_exactly(side->to_agent, frame, STREAM_LENGTH_SIZE);
-    size_t size = frame[0] | (size_t)frame[1] << 8;
-    cr_assert(size >= STREAM_LENGTH_SIZE + ENVELOPE_SIZE && size <= STREAM_FRAME_DOWN_MAX);
-    read_exactly(side->to_agent, frame + STREAM_LENGTH_SIZE, size - STREAM_LENGTH_SIZE);
-    cr_assert(envelope_decode(env, frame + STREAM_LENGTH_SIZE, ENVELOPE_SIZE));
-    memcpy(body, frame + STREAM_LENGTH_SIZE + ENVELOPE_SIZE, size - STREAM_LENGTH_SIZE - ENVELOPE_SIZE);
-    return size - STREAM_LENGTH_SIZE - ENVELOPE_SIZE;
-}
-
-static void agent_write(side_t *side, const void *bytes, size_t len)
-{
-    cr_assert_eq(write(side->from_agent, bytes, len), (ssize_t)len);
-}
-
-static size_t encode(uint8_t *out, envelope_t env, const void *body, size_t len)
-{
-    return stream_frame_encode(&env, body, len, out);
-}
-
-static void agent_send(side_t *side, envelope_t env, const void *body, size_t len)
-{
-    static uint8_t frame[STREAM_FRAME_UP_MAX];
-    agent_write(side, frame, encode(frame, env, body, len));
-}
-
-static void agent_take_resync(side_t *side)
-{
-    auto_err err_t *e = NULL;
-    uint8_t body[STREAM_FRAME_DOWN_MAX];
-    envelope_t env;
-    struct resync resync;
-    size_t len = agent_receive(side, &env, body);
-    cr_assert_eq(env.kind, ENVELOPE_KIND_RESYNC);
-    cr_assert_eq(proto_decode(MSG_resync, &resync, body, len, &e), 0);
-    cr_assert_eq(resync.nonce.len, 16);
-    cr_assert_eq(resync.entropy.len, 32);
-    cr_assert_str_eq(resync.hostname, "box");
-    memcpy(side->nonce, resync.nonce.data, 16);
-    side->epoch = resync.epoch;
-}
-
-static void encode_adopt(buf_t *body)
-{
-    auto_err err_t *e = NULL;
-    struct adopt adopt = {.agent_release = "1", .version = 1, .kill_tree = "cgroup", .boot_epoch = 7};
-    cr_assert_eq(proto_encode(MSG_adopt, &adopt, body, &e), 0);
-}
-
-static void agent_adopt(side_t *side)
-{
-    auto_buf buf_t body = {0};
-    encode_adopt(&body);
-    agent_send(side, (envelope_t){.kind = ENVELOPE_KIND_ADOPT}, body.data, body.len);
-}
-
-static void agent_mark(side_t *side)
-{
-    agent_send(side, (envelope_t){.kind = ENVELOPE_KIND_MARKER}, side->nonce, 16);
-}
-
-static void make_ready(side_t *side)
-{
-    agent_take_resync(side);
-    agent_mark(side);
-    agent_adopt(side);
-    turn(side, 2);
-    cr_assert(side->is_ready, "%s", side->reason);
-}
-
 Test(stream, is_ready_after_marker_and_adopt_and_hands_frames_on)
 {
     side_t side;
-    set_up(&side);
+    side_set_up(&side);
     cr_assert(!stream_is_ready(side.stream));
-    make_ready(&side);
+    side_make_ready(&side);
     cr_assert(stream_is_ready(side.stream));
     cr_assert_eq(side.epoch, 42);
     cr_assert_str_eq(side.kill_tree, "cgroup");
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 9}, "hello", 5);
-    turn(&side, 2);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 9}, "hello", 5);
+    side_turn(&side, 2);
     cr_assert_eq(side.frames, 1);
     cr_assert_eq(side.env.call_id, 9);
     cr_assert_str_eq(buf_cstr(&side.body), "hello");
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, never_believes_the_sandbox_that_an_agent_claims)
 {
     side_t side;
-    set_up(&side);
-    make_ready(&side);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 9, .sandbox = {{9, 9, 9}}}, NULL, 0);
-    turn(&side, 2);
+    side_set_up(&side);
+    side_make_ready(&side);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 9, .sandbox = {{9, 9, 9}}}, NULL, 0);
+    side_turn(&side, 2);
     cr_assert_arr_eq(side.env.sandbox.bytes, SANDBOX.bytes, 16);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, finds_the_marker_behind_any_garbage_cut_anywhere)
@@ -221,22 +49,23 @@ Test(stream, finds_the_marker_behind_any_garbage_cut_anywhere)
         for (size_t cut = 1; cut < 90; cut += 11) {
             side_t side;
             uint8_t bytes[1024];
-            set_up(&side);
-            agent_take_resync(&side);
+            side_set_up(&side);
+            side_take_resync(&side);
             for (size_t i = 0; i < garbage; i++)
                 bytes[i] = (uint8_t)(i * 31 + cut);
             if (garbage >= 100) /* the beginning of a marker frame, cut off, and a nonce without one */
                 memcpy(bytes + 50, side.nonce, 16);
-            size_t len = garbage + encode(bytes + garbage, (envelope_t){.kind = ENVELOPE_KIND_MARKER}, side.nonce, 16);
+            size_t len =
+                garbage + side_encode(bytes + garbage, (envelope_t){.kind = ENVELOPE_KIND_MARKER}, side.nonce, 16);
             for (size_t at = 0; at < len; at += cut) {
-                agent_write(&side, bytes + at, len - at < cut ? len - at : cut);
-                turn(&side, 1);
+                side_write(&side, bytes + at, len - at < cut ? len - at : cut);
+                side_turn(&side, 1);
             }
-            agent_adopt(&side);
-            turn(&side, 2);
+            side_adopt(&side);
+            side_turn(&side, 2);
             cr_assert(side.is_ready, "garbage %zu, cut %zu: %s", garbage, cut, side.reason);
             cr_assert_eq(side.frames, 0);
-            tear_down(&side);
+            side_tear_down(&side);
         }
     }
 }
@@ -245,21 +74,21 @@ Test(stream, discards_what_an_earlier_daemon_left_even_its_marker)
 {
     side_t side;
     uint8_t frame[STREAM_FRAME_UP_MAX], body[3000] = {0};
-    set_up(&side);
-    agent_take_resync(&side);
-    size_t len = encode(frame, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 5}, body, sizeof body);
-    agent_write(&side, frame + 1000, len - 1000); /* the second part of a frame whose first part was read */
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_MARKER}, "an older nonce..", 16);
-    agent_adopt(&side);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 6}, "old", 3);
-    turn(&side, 2);
+    side_set_up(&side);
+    side_take_resync(&side);
+    size_t len = side_encode(frame, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 5}, body, sizeof body);
+    side_write(&side, frame + 1000, len - 1000); /* the second part of a frame whose first part was read */
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_MARKER}, "an older nonce..", 16);
+    side_adopt(&side);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 6}, "old", 3);
+    side_turn(&side, 2);
     cr_assert(!side.is_ready);
-    agent_mark(&side);
-    agent_adopt(&side);
-    turn(&side, 2);
+    side_mark(&side);
+    side_adopt(&side);
+    side_turn(&side, 2);
     cr_assert(side.is_ready);
     cr_assert_eq(side.frames, 0);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, second_daemon_takes_over_fifos_from_a_killed_one)
@@ -272,17 +101,17 @@ Test(stream, second_daemon_takes_over_fifos_from_a_killed_one)
     cr_assert_eq(mkfifo(up, 0600) + mkfifo(down, 0600), 0);
     side.to_agent = open(down, O_RDWR | O_CLOEXEC);
     side.from_agent = open(up, O_RDWR | O_CLOEXEC);
-    stream_t *first = open_on(&side, open(up, O_RDWR | O_CLOEXEC), open(down, O_RDWR | O_CLOEXEC), 0);
-    agent_take_resync(&side);
+    stream_t *first = side_open_on(&side, open(up, O_RDWR | O_CLOEXEC), open(down, O_RDWR | O_CLOEXEC), 0);
+    side_take_resync(&side);
     stream_destroy(&first); /* it never read: 20000 bytes stay in the pipe */
     uint8_t body[20000] = {0};
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 5}, body, sizeof body);
-    side.stream = open_on(&side, open(up, O_RDWR | O_CLOEXEC), open(down, O_RDWR | O_CLOEXEC), 0);
-    make_ready(&side);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 5}, "now", 3);
-    turn(&side, 2);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 5}, body, sizeof body);
+    side.stream = side_open_on(&side, open(up, O_RDWR | O_CLOEXEC), open(down, O_RDWR | O_CLOEXEC), 0);
+    side_make_ready(&side);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 5}, "now", 3);
+    side_turn(&side, 2);
     cr_assert_eq(side.frames, 1);
-    tear_down(&side);
+    side_tear_down(&side);
     unlink(up);
     unlink(down);
     rmdir(dir);
@@ -321,29 +150,29 @@ Test(stream, every_broken_rule_ends_the_stream_and_only_it)
         const bad_frame_t *bad = &bad_frames[i];
         uint8_t frame[256], body[32] = {0};
         side_t side;
-        set_up(&side);
-        make_ready(&side);
-        size_t len = encode(frame, bad->env, body, bad->body_len);
+        side_set_up(&side);
+        side_make_ready(&side);
+        size_t len = side_encode(frame, bad->env, body, bad->body_len);
         if (bad->raw_length != 0)
             memcpy(frame, &bad->raw_length, 4);
-        agent_write(&side, frame, len);
-        turn(&side, 2);
+        side_write(&side, frame, len);
+        side_turn(&side, 2);
         cr_assert(side.is_broken, "%s was let through", bad->what);
         cr_assert_eq(side.frames, 0);
-        tear_down(&side);
+        side_tear_down(&side);
     }
 }
 
 Test(stream, anything_but_adopt_after_the_marker_ends_it)
 {
     side_t side;
-    set_up(&side);
-    agent_take_resync(&side);
-    agent_mark(&side);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 1}, NULL, 0);
-    turn(&side, 2);
+    side_set_up(&side);
+    side_take_resync(&side);
+    side_mark(&side);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 1}, NULL, 0);
+    side_turn(&side, 2);
     cr_assert(side.is_broken && !side.is_ready);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, adopt_may_come_in_parts_but_not_without_end)
@@ -351,34 +180,34 @@ Test(stream, adopt_may_come_in_parts_but_not_without_end)
     auto_buf buf_t body = {0};
     uint8_t zeros[STREAM_BODY_UP_MAX] = {0};
     side_t side;
-    encode_adopt(&body);
-    set_up(&side);
-    agent_take_resync(&side);
-    agent_mark(&side);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_ADOPT, .flags = ENVELOPE_MORE}, body.data, 5);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_ADOPT}, body.data + 5, body.len - 5);
-    turn(&side, 2);
+    side_encode_adopt(&body);
+    side_set_up(&side);
+    side_take_resync(&side);
+    side_mark(&side);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_ADOPT, .flags = ENVELOPE_MORE}, body.data, 5);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_ADOPT}, body.data + 5, body.len - 5);
+    side_turn(&side, 2);
     cr_assert(side.is_ready);
-    tear_down(&side);
-    set_up(&side);
-    agent_take_resync(&side);
-    agent_mark(&side);
+    side_tear_down(&side);
+    side_set_up(&side);
+    side_take_resync(&side);
+    side_mark(&side);
     for (int i = 0; i < 20 && !side.is_broken; i++) {
-        agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_ADOPT, .flags = ENVELOPE_MORE}, zeros, sizeof zeros);
-        turn(&side, 2);
+        side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_ADOPT, .flags = ENVELOPE_MORE}, zeros, sizeof zeros);
+        side_turn(&side, 2);
     }
     cr_assert(side.is_broken);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, a_silent_agent_breaks_it_in_time)
 {
     side_t side;
-    set_up(&side);
+    side_set_up(&side);
     stream_destroy(&side.stream);
     int pipes[2];
     cr_assert_eq(pipe2(pipes, O_CLOEXEC), 0);
-    side.stream = open_on(&side, pipes[0], pipes[1], 50);
+    side.stream = side_open_on(&side, pipes[0], pipes[1], 50);
     /* Our own RESYNC comes back to us: not a MARKER. */
     uint64_t start = clock_monotonic_ms();
     while (!side.is_broken && clock_monotonic_ms() - start < 5000)
@@ -386,7 +215,7 @@ Test(stream, a_silent_agent_breaks_it_in_time)
     cr_assert(side.is_broken);
     cr_assert_lt(clock_monotonic_ms() - start, 1000);
     cr_assert(strstr(side.reason, "RESYNC") != NULL);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, long_messages_are_split_into_frames_that_one_write_takes)
@@ -394,15 +223,15 @@ Test(stream, long_messages_are_split_into_frames_that_one_write_takes)
     uint8_t body[10000], got[STREAM_FRAME_DOWN_MAX];
     envelope_t env;
     side_t side;
-    set_up(&side);
-    make_ready(&side);
+    side_set_up(&side);
+    side_make_ready(&side);
     for (size_t i = 0; i < sizeof body; i++)
         body[i] = (uint8_t)(i * 7);
     cr_assert(stream_send(side.stream,
                           &(envelope_t){.kind = ENVELOPE_KIND_REQUEST, .verb = 3, .call_id = 1, .flags = ENVELOPE_KEEP},
                           body, sizeof body));
     for (size_t at = 0; at < sizeof body;) {
-        size_t len = agent_receive(&side, &env, got);
+        size_t len = side_receive(&side, &env, got);
         cr_assert_arr_eq(got, body + at, len);
         at += len;
         cr_assert_eq(env.flags, ENVELOPE_KEEP | (at < sizeof body ? ENVELOPE_MORE : 0));
@@ -412,12 +241,12 @@ Test(stream, long_messages_are_split_into_frames_that_one_write_takes)
         side.stream, &(envelope_t){.kind = ENVELOPE_KIND_CHUNK, .call_id = 1, .flags = ENVELOPE_END, .offset = 500},
         body, sizeof body));
     for (size_t at = 0; at < sizeof body;) {
-        size_t len = agent_receive(&side, &env, got);
+        size_t len = side_receive(&side, &env, got);
         cr_assert_eq(env.offset, 500 + at);
         at += len;
         cr_assert_eq(env.flags, at < sizeof body ? 0 : ENVELOPE_END);
     }
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, slow_agent_fills_a_bounded_queue_and_loses_nothing)
@@ -427,8 +256,8 @@ Test(stream, slow_agent_fills_a_bounded_queue_and_loses_nothing)
     envelope_t env;
     side_t side;
     size_t sent = 0, received = 0;
-    set_up(&side);
-    make_ready(&side);
+    side_set_up(&side);
+    side_make_ready(&side);
     while (stream_send(side.stream, &(envelope_t){.kind = ENVELOPE_KIND_CHUNK, .call_id = 1, .offset = sent}, body,
                        sizeof body))
         sent += sizeof body;
@@ -438,52 +267,52 @@ Test(stream, slow_agent_fills_a_bounded_queue_and_loses_nothing)
     cr_assert(stream_send(side.stream, &(envelope_t){.kind = ENVELOPE_KIND_CANCEL, .call_id = 1}, NULL, 0));
     cr_assert_eq(side.writables, 0);
     while (received < sent) {
-        size_t len = agent_receive(&side, &env, got);
+        size_t len = side_receive(&side, &env, got);
         cr_assert_eq(env.offset, received);
         received += len;
-        turn(&side, 1);
+        side_turn(&side, 1);
     }
     cr_assert_eq(side.writables, 1);
-    agent_receive(&side, &env, got);
+    side_receive(&side, &env, got);
     cr_assert_eq(env.kind, ENVELOPE_KIND_CANCEL);
     cr_assert_eq(stream_queued_bytes(side.stream), 0);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, pausing_stops_frames_at_once_and_keeps_them)
 {
     side_t side;
-    set_up(&side);
-    make_ready(&side);
+    side_set_up(&side);
+    side_make_ready(&side);
     side.pause_after_frame = true;
     for (int i = 0; i < 5; i++)
-        agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_EVENT, .call_id = 1}, "e", 1);
-    turn(&side, 5);
+        side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_EVENT, .call_id = 1}, "e", 1);
+    side_turn(&side, 5);
     cr_assert_eq(side.frames, 1);
     for (unsigned i = 2; i <= 5; i++) {
         stream_pause(side.stream, false);
-        turn(&side, 3);
+        side_turn(&side, 3);
         cr_assert_eq(side.frames, i);
     }
     stream_pause(side.stream, false);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_EVENT, .call_id = 1}, "e", 1);
-    turn(&side, 3);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_EVENT, .call_id = 1}, "e", 1);
+    side_turn(&side, 3);
     cr_assert_eq(side.frames, 6);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, may_be_destroyed_by_its_own_handler)
 {
     side_t side;
-    set_up(&side);
-    make_ready(&side);
+    side_set_up(&side);
+    side_make_ready(&side);
     side.destroy_in_frame = true;
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_EVENT, .call_id = 1}, "e", 1);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_EVENT, .call_id = 1}, "e", 1);
-    turn(&side, 3);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_EVENT, .call_id = 1}, "e", 1);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_EVENT, .call_id = 1}, "e", 1);
+    side_turn(&side, 3);
     cr_assert_eq(side.frames, 1);
     cr_assert_null(side.stream);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 static void set_up_socket(side_t *side)
@@ -493,7 +322,7 @@ static void set_up_socket(side_t *side)
     signal(SIGPIPE, SIG_IGN);
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     side->to_agent = side->from_agent = pair[0];
-    side->stream = open_on(side, pair[1], pair[1], 0);
+    side->stream = side_open_on(side, pair[1], pair[1], 0);
 }
 
 Test(stream, works_over_one_socket_that_takes_parts_of_frames)
@@ -504,51 +333,51 @@ Test(stream, works_over_one_socket_that_takes_parts_of_frames)
     side_t side;
     size_t sent = 0, received = 0;
     set_up_socket(&side);
-    make_ready(&side);
+    side_make_ready(&side);
     while (sent < 3000000 &&
            stream_send(side.stream, &(envelope_t){.kind = ENVELOPE_KIND_CHUNK, .call_id = 1, .offset = sent}, body,
                        sizeof body))
         sent += sizeof body;
     while (received < sent) {
-        size_t len = agent_receive(&side, &env, got);
+        size_t len = side_receive(&side, &env, got);
         cr_assert_eq(env.offset, received);
         received += len;
-        turn(&side, 1);
+        side_turn(&side, 1);
     }
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, end_of_file_breaks_it_after_the_last_frame)
 {
     side_t side;
     set_up_socket(&side);
-    make_ready(&side);
-    agent_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 1}, "last", 4);
+    side_make_ready(&side);
+    side_send(&side, (envelope_t){.kind = ENVELOPE_KIND_REPLY, .call_id = 1}, "last", 4);
     shutdown(side.from_agent, SHUT_WR);
-    turn(&side, 3);
+    side_turn(&side, 3);
     cr_assert_eq(side.frames, 1);
     cr_assert(side.is_broken);
-    tear_down(&side);
+    side_tear_down(&side);
 }
 
 Test(stream, carries_large_frames_whole_at_any_cut)
 {
     static uint8_t frame[STREAM_FRAME_UP_MAX], body[STREAM_BODY_UP_MAX];
     side_t side;
-    set_up(&side);
-    make_ready(&side);
+    side_set_up(&side);
+    side_make_ready(&side);
     for (size_t i = 0; i < sizeof body; i++)
         body[i] = (uint8_t)(i * 13);
-    size_t len = encode(frame, (envelope_t){.kind = ENVELOPE_KIND_CHUNK, .call_id = 1}, body, sizeof body);
+    size_t len = side_encode(frame, (envelope_t){.kind = ENVELOPE_KIND_CHUNK, .call_id = 1}, body, sizeof body);
     cr_assert_eq(len, STREAM_FRAME_UP_MAX);
     for (size_t cut = 1; cut < len; cut = cut * 3 + 1) {
-        agent_write(&side, frame, cut);
-        turn(&side, 2);
-        agent_write(&side, frame + cut, len - cut);
-        turn(&side, 2);
+        side_write(&side, frame, cut);
+        side_turn(&side, 2);
+        side_write(&side, frame + cut, len - cut);
+        side_turn(&side, 2);
         cr_assert_eq(side.body.len, sizeof body);
         cr_assert_arr_eq(side.body.data, body, sizeof body);
         buf_reset(&side.body);
     }
-    tear_down(&side);
+    side_tear_down(&side);
 }
