@@ -105,6 +105,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 void kit_grace_start(kit_sandbox_t *ks, uint32_t grace_ms)
 {
     ks->grace_until_ms = clock_monotonic_ms() + grace_ms;
+    ks->has_terminated = false;
+    ks->is_grace_asking = false;
     if (grace_ms == 0 || !ks->pub.stream || !stream_is_ready(ks->pub.stream)) {
         finish(ks);
         return;

@@ -41,6 +41,15 @@ kit_peer_t *kit_peer_by_serial(provider_t *p, uint64_t serial)
     return NULL;
 }
 
+bool kit_has_gateway(const provider_t *p)
+{
+    const kit_peer_t *kp;
+    TAILQ_FOREACH(kp, &p->peers, entry)
+    if (kp->is_gateway)
+        return true;
+    return false;
+}
+
 void kit_event(kit_sandbox_t *ks, const char *type, const char *reason)
 {
     struct sandbox_event event = {.type = type, .reason = reason};
@@ -77,6 +86,14 @@ int kit_status_encode(provider_t *p, buf_t *out, err_t **e)
 {
     struct provider_status status = *p->ops->status(p);
     struct statvfs fs;
+    auto_buf buf_t pools = {0};
+    if (kit_pools_status(p, &status, &pools, e) < 0)
+        return -1;
+    if (p->is_draining || p->is_drained) {
+        status.healthy = false;
+        status.state = "unhealthy";
+        status.message = "it is being drained: every sandbox is stopped, and goes on when the daemon is started again";
+    }
     status.active_count = (uint32_t)p->sandbox_count;
     status.node = p->daemon->config.node;
     status.free_memory_bytes = memory_available();
@@ -127,6 +144,7 @@ static void on_probed(void *arg, const err_t *err)
         log_warn("probe: %s", err_message(err));
     kit_status_push(p);
     answer_probe_waiters(p);
+    kit_restart_pump(p);
 }
 
 void kit_probe_start(provider_t *p)
@@ -149,6 +167,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     provider_t *p = arg;
     if (!p->is_probing && clock_monotonic_ms() - p->probe_started_ms >= KIT_PROBE_INTERVAL_MS)
         kit_probe_start(p);
+    kit_pool_tick(p);
+    kit_drain_turn(p);
     kit_status_push(p);
 }
 
@@ -168,6 +188,12 @@ static void on_up(void *arg, fabric_peer_t *peer)
     TAILQ_INSERT_TAIL(&p->peers, kp, entry);
     fabric_peer_set_data(peer, kp);
     log_info("hub up: %s on %s", hello->role, hello->node);
+    kit_sandbox_t *ks;
+    TAILQ_FOREACH(ks, &p->sandboxes, entry)
+    if (kp->is_gateway && ks->untold_restart) {
+        auto_free char *reason = STEAL_PTR(ks->untold_restart);
+        kit_event(ks, "restarted", reason);
+    }
 }
 
 static void peer_free(kit_peer_t *kp)
@@ -297,6 +323,7 @@ static void on_adopt_timer(evutil_socket_t fd, short what, void *arg)
         log_error("%s", err_message(e));
         daemon_stop(p->daemon);
     }
+    kit_restart_pump(p);
 }
 
 provider_t *provider_new(daemon_t *d, const provider_ops_t *ops, void *data, err_t **e)
@@ -306,10 +333,14 @@ provider_t *provider_new(daemon_t *d, const provider_ops_t *ops, void *data, err
     p->ops = ops;
     p->data = data;
     p->sandboxes_dir = mem_printf("%s/sandboxes", d->state_dir);
+    p->snapshots_dir = mem_printf("%s/snapshots", d->state_dir);
+    TAILQ_INIT(&p->snapshots);
+    TAILQ_INIT(&p->trash);
+    kit_pools_init(p);
     TAILQ_INIT(&p->peers);
     TAILQ_INIT(&p->sandboxes);
     STAILQ_INIT(&p->probe_waiters);
-    if (kit_registry_load(p, e) < 0) {
+    if (kit_drain_init(p, e) < 0 || kit_registry_load(p, e) < 0 || kit_snapshots_load(p, e) < 0) {
         provider_destroy(&p);
         return NULL;
     }
@@ -321,7 +352,7 @@ provider_t *provider_new(daemon_t *d, const provider_ops_t *ops, void *data, err
     kit_sandbox_t *ks, *next;
     for (ks = TAILQ_FIRST(&p->sandboxes); ks; ks = next) {
         next = TAILQ_NEXT(ks, entry);
-        kit_adopt(ks);
+        kit_start(ks);
     }
     kit_links_open_if_adopted(p);
     kit_probe_start(p);
@@ -340,6 +371,10 @@ void provider_destroy(provider_t **pp)
         peer_free(kp);
     for (kit_sandbox_t *ks; (ks = TAILQ_FIRST(&p->sandboxes));)
         kit_sandbox_free(ks);
+    kit_pools_free(p);
+    kit_drain_free(p);
+    kit_trash_free(p);
+    kit_snapshots_free(p);
     for (kit_waiter_t *w; (w = STAILQ_FIRST(&p->probe_waiters));) {
         STAILQ_REMOVE_HEAD(&p->probe_waiters, entry);
         free(w);
@@ -350,5 +385,6 @@ void provider_destroy(provider_t **pp)
         event_free(p->adopt_timer);
     free(p->links);
     free(p->sandboxes_dir);
+    free(p->snapshots_dir);
     free(p);
 }

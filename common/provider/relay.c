@@ -64,10 +64,10 @@ static void call_free(kit_sandbox_t *ks, kit_call_t *c)
     free(c);
 }
 
-/* False: no room for it. */
+/* False: no room for it. While a snapshot is taken everything waits. */
 static bool send_down(kit_sandbox_t *ks, const envelope_t *env, const void *body, size_t len)
 {
-    if (STAILQ_EMPTY(&ks->down) && stream_send(ks->pub.stream, env, body, len))
+    if (!ks->is_stalled && STAILQ_EMPTY(&ks->down) && stream_send(ks->pub.stream, env, body, len))
         return true;
     if (ks->down_bytes + len > KIT_DOWN_QUEUE_MAX)
         return false;
@@ -79,7 +79,7 @@ static bool send_down(kit_sandbox_t *ks, const envelope_t *env, const void *body
 
 void kit_relay_flush(kit_sandbox_t *ks)
 {
-    for (kit_frame_t *f; ks->pub.stream && (f = STAILQ_FIRST(&ks->down));) {
+    for (kit_frame_t *f; ks->pub.stream && !ks->is_stalled && (f = STAILQ_FIRST(&ks->down));) {
         if (!stream_send(ks->pub.stream, &f->env, f->body, f->len))
             return;
         STAILQ_REMOVE_HEAD(&ks->down, entry);
@@ -103,7 +103,7 @@ static void request_down(kit_sandbox_t *ks, kit_peer_t *kp, const envelope_t *en
         kit_send_error_code(kp, env, ERR_CONFLICT, "the call id is in use");
         return;
     }
-    if (!c && (ks->call_count >= KIT_CALLS_MAX || !STAILQ_EMPTY(&ks->down))) {
+    if (!c && (ks->call_count >= KIT_CALLS_MAX || (!ks->is_stalled && !STAILQ_EMPTY(&ks->down)))) {
         kit_send_error_code(kp, env, ERR_OVERLOADED, "sandbox %s has %zu calls in flight; retry when some have ended",
                             ks->pub.id_text, ks->call_count);
         return;
@@ -152,16 +152,14 @@ void kit_relay_down(kit_peer_t *kp, const envelope_t *env, const uint8_t *body, 
             kit_send_error_code(kp, env, ERR_NOT_FOUND, "sandbox '%s' is not on this daemon", id);
         return;
     }
-    if (ks->pub.state == SANDBOX_DEAD) {
+    bool is_open = ks->is_stalled || (ks->pub.stream && stream_is_ready(ks->pub.stream));
+    if (ks->pub.state != SANDBOX_READY || !is_open) {
         if (is_request)
-            kit_send_error_code(kp, env, ERR_SANDBOX_FAILED, "sandbox '%s' has ended: %s", ks->pub.id_text,
-                                ks->pub.reason ? ks->pub.reason : "reason unknown");
+            kit_refuse_call(ks, kp, env);
         return;
     }
-    if (ks->pub.state != SANDBOX_READY || !ks->pub.stream || !stream_is_ready(ks->pub.stream)) {
-        if (is_request)
-            kit_send_error_code(kp, env, ERR_CONFLICT, "sandbox '%s' is not ready, it is %s", ks->pub.id_text,
-                                kit_state_name(ks->pub.state));
+    if (is_request && env->verb == VERB_agent_configure) {
+        kit_send_error_code(kp, env, ERR_FORBIDDEN, "agent_configure comes from the provider daemon only");
         return;
     }
     if (env->call_id == 0)
@@ -306,7 +304,7 @@ bool kit_relay_call(kit_sandbox_t *ks, enum verb verb, const void *body, size_t 
     envelope_t env = {
         .kind = ENVELOPE_KIND_REQUEST, .verb = (uint16_t)verb, .sandbox = ks->pub.id, .credit = CALL_WINDOW};
     random_bytes(&env.call_id, sizeof env.call_id);
-    if (env.call_id == 0 || call_find(ks, env.call_id) || !stream_is_ready(ks->pub.stream) ||
+    if (env.call_id == 0 || call_find(ks, env.call_id) || ks->is_stalled || !stream_is_ready(ks->pub.stream) ||
         !stream_send(ks->pub.stream, &env, body, len))
         return false;
     kit_call_t *c = call_add(ks, env.call_id);

@@ -104,6 +104,80 @@ Test(provider_registry, a_saved_sandbox_is_read_back, .timeout = 5)
     registry_close(&r);
 }
 
+Test(provider_registry, every_state_is_read_back, .timeout = 5)
+{
+    for (unsigned i = SANDBOX_CREATING; i <= SANDBOX_RESUMING; i++) {
+        registry_t r;
+        uuid16_t id;
+        auto_err err_t *e = NULL;
+        registry_open(&r);
+        kit_sandbox_t *ks = add(&r, ID);
+        ks->pub.state = (enum sandbox_state)i;
+        ks->pub.has_processes = ks->keeps_processes = i % 2;
+        ks->stop_ms = 17;
+        ks->restart_reason = mem_strdup("it fell over");
+        json_array_append_new(ks->deaths, json_integer(123));
+        provider_sandbox_warn(&ks->pub, "look out");
+        cr_assert_eq(kit_registry_save(ks, &e), 0, "%s", err_message(e));
+        registry_reload(&r);
+        cr_assert(uuid16_parse(&id, ID));
+        ks = kit_sandbox_find(&r.p, &id);
+        cr_assert_not_null(ks);
+        cr_expect_eq(ks->pub.state, i);
+        cr_expect_eq(ks->pub.has_processes, i % 2);
+        cr_expect_eq(ks->keeps_processes, i % 2);
+        cr_expect_eq(ks->stop_ms, 17);
+        cr_expect_str_eq(ks->restart_reason, "it fell over");
+        cr_expect_eq(json_integer_value(json_array_get(ks->deaths, 0)), 123);
+        cr_expect_str_eq(json_string_value(json_array_get(ks->warnings, 0)), "look out");
+        registry_close(&r);
+    }
+}
+
+Test(provider_registry, the_directory_names_it_on_the_host_and_the_file_to_the_world, .timeout = 5)
+{
+    static const char claimed[] = "0a1b2c3d-0000-4000-8000-0000000000cc";
+    registry_t r;
+    uuid16_t id, other;
+    auto_err err_t *e = NULL;
+    registry_open(&r);
+    kit_sandbox_t *ks = add(&r, ID);
+    cr_assert(uuid16_parse(&other, claimed));
+    kit_sandbox_set_id(ks, &other);
+    cr_assert_eq(kit_registry_save(ks, &e), 0, "%s", err_message(e));
+    registry_reload(&r);
+    cr_assert(uuid16_parse(&id, ID));
+    cr_expect_null(kit_sandbox_find(&r.p, &id));
+    ks = kit_sandbox_find(&r.p, &other);
+    cr_assert_not_null(ks);
+    cr_expect_str_eq(ks->pub.id_text, claimed);
+    cr_expect_str_eq(ks->pub.host_id, ID);
+    cr_expect_not_null(strstr(ks->pub.dir, ID));
+    registry_close(&r);
+}
+
+Test(provider_registry, a_file_of_an_older_release_is_read, .timeout = 5)
+{
+    static const char old[] = "{\"format\":1,\"id\":\"0a1b2c3d-0000-4000-8000-00000000000f\",\"state\":\"ready\","
+                              "\"created_at_ms\":1,\"epoch\":7,\"spec\":{\"cpu_milli\":1,\"memory_bytes\":1,"
+                              "\"disk_bytes\":1,\"pids_max\":1},\"private\":{}}";
+    registry_t r;
+    uuid16_t id;
+    auto_err err_t *e = NULL;
+    registry_open(&r);
+    kit_sandbox_t *ks = add(&r, ID);
+    auto_free char *path = mem_printf("%s/sandbox.json", ks->pub.dir);
+    cr_assert_eq(file_write_atomic(path, old, strlen(old), 0600, &e), 0);
+    registry_reload(&r);
+    cr_assert(uuid16_parse(&id, ID));
+    ks = kit_sandbox_find(&r.p, &id);
+    cr_assert_not_null(ks);
+    cr_expect_eq(ks->pub.state, SANDBOX_READY);
+    cr_expect_str_eq(ks->pub.host_id, ID);
+    cr_expect_not(ks->pub.has_processes);
+    registry_close(&r);
+}
+
 Test(provider_registry, what_cannot_be_read_is_destroyed_and_nothing_else, .timeout = 5)
 {
     static const char *const broken[] = {
