@@ -24,7 +24,6 @@ static const config_dropped_t dropped[] = {
     {"STANDALONE_PROJECT_NAME", "there are no projects"},
     {"ENVIRONMENT", "no switch opens development logins"},
     {"DEBUG", "no switch opens development logins; see LOG_LEVEL"},
-    {"DOCKER_HOST", "gVisor is driven through runsc, not through Docker"},
     {"FIRECRACKER_BIN", "nothing read it"},
     {"FIRECRACKER_KERNEL", "nothing read it"},
     {"FIRECRACKER_ROOTFS", "nothing read it"},

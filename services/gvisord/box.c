@@ -23,7 +23,7 @@
 #define RUN_OUTPUT_MAX 4096
 #define TEXT_MAX 4096
 
-static void phase_end(box_t *box, const char *name)
+void box_phase_end(box_t *box, const char *name)
 {
     uint64_t now = clock_monotonic_us();
     json_t *phases = json_object_get(box->facts, "phases");
@@ -39,7 +39,7 @@ static void close_fds(box_t *box)
     box->fds[0] = box->fds[1] = box->fds[2] = box->netns_fd = -1;
 }
 
-static void finish(box_t *box, const err_t *err)
+void box_finish(box_t *box, const err_t *err)
 {
     close_fds(box);
     provider_done_fn done = box->done;
@@ -48,13 +48,13 @@ static void finish(box_t *box, const err_t *err)
         done(box->done_arg, err);
 }
 
-static void fail(box_t *box, err_t **e, const char *what)
+void box_fail(box_t *box, err_t **e, const char *what)
 {
     if (err_code(*e) == ERR_INTERNAL)
         err_wrap_code(e, ERR_SANDBOX_FAILED, "%s", what);
     else
         err_wrap(e, "%s", what);
-    finish(box, *e);
+    box_finish(box, *e);
 }
 
 /* ---- what is decided at the start ---- */
@@ -69,7 +69,7 @@ static bool is_slot_used(const gvisord_t *gv, const box_t *box, uint32_t number)
     return network_slot_is_foreign(&gv->pool, gv->tag, number);
 }
 
-static int choose_slot(box_t *box, network_slot_t *slot, err_t **e)
+int box_choose_slot(box_t *box, network_slot_t *slot, err_t **e)
 {
     gvisord_t *gv = box->gv;
     for (uint32_t number = 0;; number++) {
@@ -83,29 +83,37 @@ static int choose_slot(box_t *box, network_slot_t *slot, err_t **e)
     return box->save ? box->save(box, e) : 0; /* before it exists: a crash must not lose it */
 }
 
+void box_describe(box_t *box)
+{
+    char isolation[64];
+    variant_isolation(&box->variant, isolation, sizeof isolation);
+    json_object_set_new(box->facts, "isolation", json_string(isolation));
+    json_object_set_new(box->facts, "phases", json_object());
+    json_object_set_new(box->facts, "is_crun", json_boolean(box->variant.is_crun));
+    json_object_set_new(box->facts, "platform", json_string(box->variant.platform));
+    json_object_set_new(box->facts, "user_namespace", json_boolean(box->variant.has_user_namespace));
+    json_object_set_new(box->facts, "runtime_version", json_string(probe_result(box->gv->probe)->version));
+    json_t *warnings = json_array();
+    if (box->variant.is_crun)
+        json_array_append_new(warnings, json_string(CRUN_WARNING));
+    if (!box->variant.has_loop && probe_result(box->gv->probe)->disk_message[0])
+        json_array_append_new(warnings, json_string(probe_result(box->gv->probe)->disk_message));
+    json_object_set_new(box->facts, "warnings", warnings);
+}
+
 static int decide(box_t *box, err_t **e)
 {
     auto_image image_t image;
     gvisord_t *gv = box->gv;
     if (image_find(gv->image_dir, box->spec->image, &image, e) < 0)
         return -1;
-    char isolation[64];
-    variant_isolation(&box->variant, isolation, sizeof isolation);
     json_object_set_new(box->facts, "rootfs", json_string(image.rootfs));
     json_object_set_new(box->facts, "agent_layer", json_string(gv->agent_layer));
-    json_object_set_new(box->facts, "isolation", json_string(isolation));
-    json_object_set_new(box->facts, "phases", json_object());
-    json_object_set_new(box->facts, "is_crun", json_boolean(box->variant.is_crun));
-    json_t *warnings = json_array();
-    if (box->variant.is_crun)
-        json_array_append_new(warnings, json_string(CRUN_WARNING));
-    if (!box->variant.has_loop && probe_result(gv->probe)->disk_message[0])
-        json_array_append_new(warnings, json_string(probe_result(gv->probe)->disk_message));
-    json_object_set_new(box->facts, "warnings", warnings);
+    box_describe(box);
     return 0;
 }
 
-static bool has_network(const box_t *box)
+bool box_has_network(const box_t *box)
 {
     return strcmp(box->spec->network, "full") == 0;
 }
@@ -127,13 +135,12 @@ static int make_fifos(box_t *box, err_t **e)
     return box->fds[2] < 0 ? err_set_errno(e, ERR_INTERNAL, errno, "cannot open /dev/null") : 0;
 }
 
-static int write_config(const box_t *box, const char *netns_path, err_t **e)
+int box_write_config(const box_t *box, const char *netns_path, err_t **e)
 {
     auto_free char *rootfs = mem_printf("%s/rootfs", box->dir);
     auto_free char *path = mem_printf("%s/config.json", box->dir);
     oci_spec_t spec = {.rootfs = rootfs,
                        .hostname = box->id,
-                       .env = box->spec->env,
                        .memory_bytes = box->spec->memory_bytes,
                        .has_user_namespace = box->variant.has_user_namespace,
                        .is_crun = box->variant.is_crun,
@@ -147,7 +154,6 @@ static void on_ran(void *arg, const process_result_t *result)
 {
     box_t *box = arg;
     box->process = NULL;
-    reaper_disown(box->process_pid);
     auto_err err_t *e = NULL;
     if (result->exit_code != 0) {
         auto_free char *why = box_runtime_log(box);
@@ -156,56 +162,44 @@ static void on_ran(void *arg, const process_result_t *result)
         else
             err_set(&e, ERR_SANDBOX_FAILED, "the runtime could not start the sandbox (status %d): %s",
                     result->exit_code, why ? why : "it gave no reason");
-        finish(box, e);
+        box_finish(box, e);
         return;
     }
-    phase_end(box, "runtime_ms");
+    box_phase_end(box, "runtime_ms");
     if (box_find_pids(box, &e) < 0 || box_watch(box, &e) < 0)
-        fail(box, &e, "the sandbox was started but is gone");
+        box_fail(box, &e, "the sandbox was started but is gone");
     else
-        finish(box, NULL);
+        box_finish(box, NULL);
 }
 
-static int run_argv(const box_t *box, const char *argv[24], char *storage[4])
+runtime_t box_runtime(const box_t *box)
 {
-    int n = 0;
-    storage[0] = mem_printf("%s/runtime.log", box->dir);
-    storage[1] = mem_printf("%s/pid", box->dir);
-    argv[n++] = probe_runtime_path(box->gv->probe);
-    argv[n++] = "--root";
-    argv[n++] = box->gv->runtime_root;
-    argv[n++] = "--log";
-    argv[n++] = storage[0];
-    argv[n++] = "--log-format";
-    argv[n++] = "json";
-    if (box->variant.is_crun) {
-        argv[n++] = "--cgroup-manager=disabled";
-    } else {
-        argv[n++] = "--platform";
-        argv[n++] = box->variant.platform;
-        argv[n++] = "--network";
-        argv[n++] = has_network(box) ? "sandbox" : "none";
-        argv[n++] = "--overlay2=none";
-        argv[n++] = "--ignore-cgroups";
-    }
-    argv[n++] = "run";
-    argv[n++] = "--detach";
-    argv[n++] = "--bundle";
-    argv[n++] = box->dir;
-    argv[n++] = "--pid-file";
-    argv[n++] = storage[1];
-    argv[n++] = box->id;
-    argv[n] = NULL;
-    return n;
+    return (runtime_t){.path = probe_runtime_path(box->gv->probe),
+                       .root = box->gv->runtime_root,
+                       .platform = box->variant.platform,
+                       .is_crun = box->variant.is_crun,
+                       .has_network = box_has_network(box)};
 }
 
 static int run(box_t *box, err_t **e)
 {
-    const char *argv[24];
-    char *storage[4] = {0}, *procs[CGROUP_CONTROLLERS + 1];
-    run_argv(box, argv, storage);
+    char *procs[CGROUP_CONTROLLERS + 1];
+    auto_free char *log = mem_printf("%s/runtime.log", box->dir);
+    auto_free char *pid = mem_printf("%s/pid", box->dir);
+    const runtime_t r = box_runtime(box);
+    runtime_command_t c;
+    if (box_make_outputs(box->dir, e) < 0)
+        return -1;
+    runtime_begin(&c, &r, log);
+    runtime_add(&c, "run");
+    runtime_add(&c, "--detach");
+    runtime_add(&c, "--bundle");
+    runtime_add(&c, box->dir);
+    runtime_add(&c, "--pid-file");
+    runtime_add(&c, pid);
+    runtime_add(&c, box->id);
     cgroup_procs_paths(&box->gv->cgroups, box->id, procs);
-    process_options_t options = {.argv = argv,
+    process_options_t options = {.argv = c.argv,
                                  .fd_stdin = box->fds[0],
                                  .fd_stdout = box->fds[1],
                                  .fd_stderr = box->fds[2],
@@ -216,12 +210,6 @@ static int run(box_t *box, err_t **e)
     for (int i = 0; procs[i]; i++)
         options.cgroup_procs[i] = procs[i];
     box->process = process_start(box->gv->daemon.base, &options, on_ran, box, e);
-    if (box->process) {
-        box->process_pid = process_pid(box->process);
-        reaper_own(box->process_pid);
-    }
-    for (size_t i = 0; i < COUNT_OF(storage); i++)
-        free(storage[i]);
     for (int i = 0; procs[i]; i++)
         free(procs[i]);
     return box->process ? 0 : -1;
@@ -235,26 +223,26 @@ static void on_prepared(void *arg, const json_t *result, const err_t *err)
     auto_err err_t *e = NULL;
     if (err) {
         err_set(&e, err_code(err) == ERR_INTERNAL ? ERR_SANDBOX_FAILED : err_code(err), "%s", err_message(err));
-        fail(box, &e, "cannot prepare the sandbox's disk and network");
+        box_fail(box, &e, "cannot prepare the sandbox's disk and network");
         return;
     }
-    phase_end(box, "prepare_ms");
+    box_phase_end(box, "prepare_ms");
     const json_t *number = json_object_get(box->facts, "slot");
     network_slot_t slot;
     if (number) {
         if (network_slot_of(&box->gv->pool, box->gv->tag, (uint32_t)json_integer_value(number), &slot, &e) < 0) {
-            fail(box, &e, "cannot use the sandbox's network");
+            box_fail(box, &e, "cannot use the sandbox's network");
             return;
         }
         box->netns_fd = open(slot.netns_path, O_RDONLY | O_CLOEXEC);
         if (box->netns_fd < 0) {
             err_set_errno(&e, ERR_SANDBOX_FAILED, errno, "cannot open %s", slot.netns_path);
-            finish(box, e);
+            box_finish(box, e);
             return;
         }
     }
     if (run(box, &e) < 0)
-        fail(box, &e, "cannot run the sandbox's runtime");
+        box_fail(box, &e, "cannot run the sandbox's runtime");
 }
 
 static int prepare(box_t *box, err_t **e)
@@ -268,6 +256,13 @@ static int prepare(box_t *box, err_t **e)
     return box->job ? 0 : -1;
 }
 
+cgroup_limits_t box_limits(const box_t *box)
+{
+    return (cgroup_limits_t){.cpu_milli = box->spec->cpu_milli,
+                             .memory_budget_bytes = box->spec->memory_bytes,
+                             .pids_max = box->spec->pids_max};
+}
+
 void box_create(box_t *box, const runtime_variant_t *variant, provider_done_fn done, void *arg)
 {
     box->variant = *variant;
@@ -275,16 +270,14 @@ void box_create(box_t *box, const runtime_variant_t *variant, provider_done_fn d
     box->done_arg = arg;
     box->fds[0] = box->fds[1] = box->fds[2] = box->netns_fd = -1;
     box->phase_start_us = clock_monotonic_us();
-    cgroup_limits_t limits = {.cpu_milli = box->spec->cpu_milli,
-                              .memory_budget_bytes = box->spec->memory_bytes,
-                              .pids_max = box->spec->pids_max};
+    const cgroup_limits_t limits = box_limits(box);
     network_slot_t slot = {0};
     auto_err err_t *e = NULL;
-    if (decide(box, &e) < 0 || (has_network(box) && choose_slot(box, &slot, &e) < 0) || prepare(box, &e) < 0 ||
+    if (decide(box, &e) < 0 || (box_has_network(box) && box_choose_slot(box, &slot, &e) < 0) || prepare(box, &e) < 0 ||
         cgroup_make(&box->gv->cgroups, box->id, &limits, &e) < 0 || make_fifos(box, &e) < 0 ||
-        write_config(box, slot.netns_path[0] ? slot.netns_path : NULL, &e) < 0) {
+        box_write_config(box, slot.netns_path[0] ? slot.netns_path : NULL, &e) < 0) {
         worker_forget(&box->job);
-        fail(box, &e, "cannot make the sandbox");
+        box_fail(box, &e, "cannot make the sandbox");
     }
 }
 
@@ -297,7 +290,7 @@ static void on_torn_down(void *arg, const json_t *result, const err_t *err)
     box->job = NULL;
     box->is_destroying = false;
     box_release(box);
-    finish(box, err);
+    box_finish(box, err);
 }
 
 void box_destroy(box_t *box, provider_done_fn done, void *arg)
@@ -311,24 +304,57 @@ void box_destroy(box_t *box, provider_done_fn done, void *arg)
     /* The watches stay until the processes have been reaped. */
     json_t *args =
         json_pack("{s:s,s:s,s:O*}", "id", box->id, "dir", box->dir, "slot", json_object_get(box->facts, "slot"));
+    json_decref(box->start);
+    box->start = NULL;
     box->job = worker_run(box->gv->worker, job_teardown, args, on_torn_down, box, &e);
     if (!box->job)
-        finish(box, e);
+        box_finish(box, e);
 }
 
 static void on_ended(void *arg, const json_t *result, const err_t *err)
 {
-    (void)arg;
     (void)result;
+    box_t *box = arg;
+    box->end_job = NULL;
     if (err)
         log_warn("the processes of a dead sandbox stay until it is destroyed: %s", err_message(err));
+    void (*next)(box_t *) = STEAL_PTR(box->after_end);
+    if (next)
+        next(box);
 }
 
 void box_end(box_t *box)
 {
     auto_err err_t *e = NULL;
-    if (!worker_run(box->gv->worker, job_end, json_pack("{s:s}", "id", box->id), on_ended, NULL, &e))
+    if (box->end_job)
+        return;
+    json_t *args = json_pack("{s:s,s:s}", "id", box->id, "dir", box->dir);
+    box->end_job = worker_run(box->gv->worker, job_end, args, on_ended, box, &e);
+    if (!box->end_job)
         log_warn("the processes of a dead sandbox stay until it is destroyed: %s", err_message(e));
+}
+
+bool box_is_current(const box_t *box)
+{
+    auto_image image_t image = {0};
+    auto_err err_t *ignored = NULL;
+    char isolation[64];
+    const probe_result_t *r = probe_result(box->gv->probe);
+    variant_isolation(&r->variant, isolation, sizeof isolation);
+    if (!box->gv->agent_layer || image_find(box->gv->image_dir, box->spec->image, &image, &ignored) < 0)
+        return false;
+    const struct {
+        const char *key, *value;
+    } wanted[] = {{"rootfs", image.rootfs},
+                  {"agent_layer", box->gv->agent_layer},
+                  {"isolation", isolation},
+                  {"runtime_version", r->version}};
+    for (size_t i = 0; i < COUNT_OF(wanted); i++) {
+        const char *own = json_string_value(json_object_get(box->facts, wanted[i].key));
+        if (!own || strcmp(own, wanted[i].value) != 0)
+            return false;
+    }
+    return true;
 }
 
 int box_open_stream(box_t *box, int *fd_in, int *fd_out, err_t **e)

@@ -6,6 +6,8 @@
 #include "services/gvisord/box_private.h"
 #include "services/gvisord/disk.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -19,7 +21,19 @@
 static const char *const PID_KEYS[2] = {"sandbox_pid", "gofer_pid"};
 static const char *const START_KEYS[2] = {"sandbox_start", "gofer_start"};
 
-/* ---- the runtime's log ---- */
+/* ---- what the runtime writes ---- */
+
+int box_make_outputs(const char *dir, err_t **e)
+{
+    static const char *const names[] = {"runtime.log", "pid"};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        auto_free char *path = mem_printf("%s/%s", dir, names[i]);
+        auto_close int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return err_set_errno(e, ERR_NONE, errno, "cannot make %s", path);
+    }
+    return 0;
+}
 
 static void append_once(buf_t *out, const char *text)
 {
@@ -91,6 +105,14 @@ int box_find_pids(box_t *box, err_t **e)
     return 0;
 }
 
+void box_forget_pids(box_t *box)
+{
+    for (size_t i = 0; i < COUNT_OF(PID_KEYS); i++) {
+        json_object_del(box->facts, PID_KEYS[i]);
+        json_object_del(box->facts, START_KEYS[i]);
+    }
+}
+
 static void drop_watch(box_t *box, int i)
 {
     pid_watch_destroy(&box->watches[i]);
@@ -119,6 +141,7 @@ static void gone(box_t *box, int i, int status)
     char reason[300];
     describe_end(box, i, status, reason, sizeof reason);
     drop_watch(box, i);
+    box->has_ended = true;
     if (!box->is_destroying && box->on_gone)
         box->on_gone(box, reason);
 }
@@ -150,8 +173,9 @@ static void on_memory_watched(void *arg, const json_t *result, const err_t *err)
 
 /* Without it a sandbox still has its limits; it is only ended as a whole where the agent would have ended one process.
  */
-static void watch_memory(box_t *box)
+void box_watch_memory(box_t *box)
 {
+    cgroup_watch_free(&box->pressure);
     auto_err err_t *e = NULL;
     box->pressure = cgroup_watch_new(&box->gv->cgroups, box->id, box->gv->daemon.base, on_pressure, box, &e);
     int fd = box->pressure ? cgroup_watch_fd(box->pressure) : -1;
@@ -180,18 +204,32 @@ int box_watch(box_t *box, err_t **e)
         if ((json_int_t)start_time(pid) != json_integer_value(json_object_get(box->facts, START_KEYS[i])))
             return err_set(e, ERR_SANDBOX_FAILED, "its process %d has ended", pid);
     }
-    watch_memory(box);
+    box_watch_memory(box);
     return 0;
+}
+
+void box_recall_variant(box_t *box)
+{
+    const char *platform = json_string_value(json_object_get(box->facts, "platform"));
+    box->variant.is_crun = json_is_true(json_object_get(box->facts, "is_crun"));
+    box->variant.has_user_namespace = json_is_true(json_object_get(box->facts, "user_namespace"));
+    snprintf(box->variant.platform, sizeof box->variant.platform, "%s", platform ? platform : "systrap");
 }
 
 int box_adopt(box_t *box, err_t **e)
 {
     box->fds[0] = box->fds[1] = box->fds[2] = box->netns_fd = -1;
-    box->variant.is_crun = json_is_true(json_object_get(box->facts, "is_crun"));
+    auto_err err_t *ignored = NULL;
+    box_recall_variant(box);
+    /* A start that went on when the daemon was killed has ended by now, but nobody has written down its processes. */
+    if (!json_object_get(box->facts, PID_KEYS[0]) && cgroup_has_processes(&box->gv->cgroups, box->id))
+        (void)box_find_pids(box, &ignored);
     if (!disk_is_mounted(box->dir))
         return err_set(e, ERR_SANDBOX_FAILED, "its file system is not mounted any more; was the host restarted?");
-    if (box_watch(box, e) == 0)
+    if (box_watch(box, e) == 0) {
+        box_heal(box);
         return 0;
+    }
     box_release(box);
     return -1;
 }
@@ -201,4 +239,16 @@ void box_release(box_t *box)
     drop_watch(box, 0);
     drop_watch(box, 1);
     cgroup_watch_free(&box->pressure);
+}
+
+void box_close(box_t *box)
+{
+    worker_forget(&box->job);
+    worker_forget(&box->end_job);
+    box_heal_stop(box);
+    process_cancel(&box->process);
+    box_release(box);
+    json_decref(box->start);
+    box->start = NULL;
+    free(STEAL_PTR(box->snapshot_target));
 }

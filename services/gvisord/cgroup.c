@@ -209,17 +209,25 @@ static int limit_v2(const char *dir, const cgroup_limits_t *limits, err_t **e)
     return write_number(dir, "pids.max", cgroup_pids_limit(limits->pids_max), e);
 }
 
+/* The parents are there but for the first time after a boot; v2 also has to hand the controllers on. */
+static int group_make(const cgroups_t *c, const char *mount, const char *dir, err_t **e)
+{
+    if (!c->is_v2 && (mkdir(dir, 0755) == 0 || errno == EEXIST))
+        return 0;
+    auto_free char *parent = mem_printf("%s/%s", mount, c->group);
+    if (dir_make(parent, 0755, e) < 0 || (c->is_v2 && delegate(mount, c->group, e) < 0))
+        return -1;
+    return dir_make(dir, 0755, e);
+}
+
 int cgroup_make(const cgroups_t *c, const char *name, const cgroup_limits_t *limits, err_t **e)
 {
     for (int i = 0; i < CGROUP_CONTROLLERS; i++) {
         if (!c->mounts[i])
             continue;
-        auto_free char *parent = mem_printf("%s/%s", c->mounts[i], c->group);
         auto_free char *dir = group_path(c, i, name);
-        if (dir_make(parent, 0755, e) < 0 || (c->is_v2 && delegate(c->mounts[i], c->group, e) < 0) ||
-            dir_make(dir, 0755, e) < 0)
-            return -1;
-        if ((c->is_v2 ? limit_v2(dir, limits, e) : limit_v1(dir, i, limits, e)) < 0)
+        if (group_make(c, c->mounts[i], dir, e) < 0 ||
+            (c->is_v2 ? limit_v2(dir, limits, e) : limit_v1(dir, i, limits, e)) < 0)
             return -1;
     }
     return 0;

@@ -5,22 +5,23 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/mem.h"
+#include "services/gvisord/disk_private.h"
+#include "services/gvisord/file_copy.h"
 #include "services/gvisord/loop_device.h"
 #include "services/gvisord/worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/fs.h>
 #include <poll.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define MKFS_TIMEOUT_MS 30000
+#define REMOVE_TIMEOUT_MS 600000
 #define BLOCK 4096
 #define OVERLAY_OPTIONS_MAX 4000 /* mount(2) takes one page */
 #define MOUNTINFO_MAX (16 * 1024 * 1024)
@@ -70,25 +71,6 @@ static int template_make(const char *path, uint64_t size, err_t **e)
     return rc;
 }
 
-/* Only the parts that hold data are copied, so the clone is as sparse as the template. */
-static int copy_sparse(int from, int to, uint64_t size, err_t **e)
-{
-    if (ftruncate(to, (off_t)size) < 0)
-        return err_set_errno(e, ERR_NONE, errno, "cannot size the disk");
-    for (off_t at = 0; (at = lseek(from, at, SEEK_DATA)) >= 0;) {
-        off_t end = lseek(from, at, SEEK_HOLE);
-        if (end < 0)
-            return err_set_errno(e, ERR_NONE, errno, "cannot find the holes of the disk template");
-        off_t target = at;
-        while (at < end) {
-            ssize_t n = copy_file_range(from, &at, to, &target, (size_t)(end - at), 0);
-            if (n <= 0)
-                return err_set_errno(e, ERR_NONE, n < 0 ? errno : EIO, "cannot copy the disk template");
-        }
-    }
-    return errno == ENXIO ? 0 : err_set_errno(e, ERR_NONE, errno, "cannot read the disk template");
-}
-
 static int image_make(const disk_spec_t *spec, const char *image, err_t **e)
 {
     uint64_t size = (spec->size_bytes + BLOCK - 1) / BLOCK * BLOCK;
@@ -96,13 +78,7 @@ static int image_make(const disk_spec_t *spec, const char *image, err_t **e)
     if (access(template, F_OK) < 0 &&
         (dir_make(spec->template_dir, 0700, e) < 0 || template_make(template, size, e) < 0))
         return -1;
-    auto_close int from = open(template, O_RDONLY | O_CLOEXEC);
-    auto_close int to = open(image, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
-    if (from < 0 || to < 0)
-        return err_set_errno(e, ERR_NONE, errno, "cannot make the disk %s", image);
-    if (ioctl(to, FICLONE, from) == 0)
-        return 0;
-    return copy_sparse(from, to, size, e);
+    return file_copy_sparse(template, image, NULL, e);
 }
 
 /* ---- mounts ---- */
@@ -129,20 +105,25 @@ static int mount_overlay(const disk_spec_t *spec, const char *disk, const char *
     return 0;
 }
 
-/* Straight into the fresh upper layer: no path of the image is followed, so a link in it leads nowhere. */
+/* Straight into the upper layer, and no link in it is followed: the sandbox may have had it before. */
 static int write_files(const disk_spec_t *spec, const char *disk, err_t **e)
 {
     if (!spec->etc)
         return 0;
-    auto_free char *etc = mem_printf("%s/upper/etc", disk);
-    if (make_dir(etc, 0755, e) < 0)
-        return -1;
+    auto_free char *upper = mem_printf("%s/upper", disk);
+    auto_close int top = open(upper, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (top < 0 || (mkdirat(top, "etc", 0755) < 0 && errno != EEXIST))
+        return err_set_errno(e, ERR_NONE, errno, "cannot make etc in %s", upper);
+    auto_close int etc = openat(top, "etc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (etc < 0 && spec->is_kept)
+        return 0; /* its own doing: it has put something else there */
     for (const disk_file_t *f = spec->etc; f->name; f++) {
-        auto_free char *path = mem_printf("%s/%s", etc, f->name);
-        auto_close int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
+        if (unlinkat(etc, f->name, 0) < 0 && errno != ENOENT && spec->is_kept)
+            continue;
+        auto_close int fd = openat(etc, f->name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
         size_t len = strlen(f->content);
         if (fd < 0 || write(fd, f->content, len) != (ssize_t)len)
-            return err_set_errno(e, ERR_NONE, errno, "cannot write %s", path);
+            return err_set_errno(e, ERR_NONE, errno, "cannot write etc/%s in %s", f->name, upper);
     }
     return 0;
 }
@@ -154,8 +135,9 @@ int disk_prepare(const disk_spec_t *spec, err_t **e)
     auto_free char *rootfs = mem_printf("%s/rootfs", spec->dir);
     if (make_dir(disk, 0700, e) < 0 || make_dir(rootfs, 0755, e) < 0)
         return -1;
-    if (spec->has_loop) {
-        if (image_make(spec, image, e) < 0 ||
+    bool has_loop = spec->is_kept ? access(image, F_OK) == 0 : spec->has_loop;
+    if (has_loop) {
+        if ((!spec->is_kept && image_make(spec, image, e) < 0) ||
             loop_mount(image, disk, "ext4", "noinit_itable,discard,errors=remount-ro", e) < 0)
             return -1;
     } else {
@@ -167,7 +149,7 @@ int disk_prepare(const disk_spec_t *spec, err_t **e)
     return write_files(spec, disk, e) < 0 ? -1 : mount_overlay(spec, disk, rootfs, e);
 }
 
-static bool is_mount_point(const char *path)
+bool disk_is_mount_point(const char *path)
 {
     struct stat self, parent;
     auto_free char *above = mem_printf("%s/..", path);
@@ -179,11 +161,11 @@ bool disk_is_mounted(const char *dir)
     auto_free char *image = mem_printf("%s/disk.img", dir);
     auto_free char *disk = mem_printf("%s/disk", dir);
     auto_free char *rootfs = mem_printf("%s/rootfs", dir);
-    return is_mount_point(rootfs) && (access(image, F_OK) < 0 || is_mount_point(disk));
+    return disk_is_mount_point(rootfs) && (access(image, F_OK) < 0 || disk_is_mount_point(disk));
 }
 
 /* A mount may be busy for a moment after its last process was reaped; there is no event for the end of that. */
-static int unmount(const char *path, err_t **e)
+int disk_unmount(const char *path, err_t **e)
 {
     uint64_t until = clock_monotonic_ms() + DISK_UNMOUNT_WAIT_MS;
     while (umount2(path, UMOUNT_NOFOLLOW) < 0) {
@@ -197,14 +179,23 @@ static int unmount(const char *path, err_t **e)
     return 0;
 }
 
+/* What a sandbox has made may be nested deeper than dir_remove goes. */
+static int remove_tree(const char *path, err_t **e)
+{
+    auto_err err_t *why = NULL;
+    const char *argv[] = {"rm", "-rf", "--one-file-system", "--", path, NULL};
+    return dir_remove(path, &why) == 0 ? 0 : worker_exec(argv, NULL, REMOVE_TIMEOUT_MS, e);
+}
+
 int disk_teardown(const char *dir, err_t **e)
 {
     auto_free char *image = mem_printf("%s/disk.img", dir);
     auto_free char *disk = mem_printf("%s/disk", dir);
     auto_free char *rootfs = mem_printf("%s/rootfs", dir);
-    if (unmount(rootfs, e) < 0 || unmount(disk, e) < 0 || loop_wait_gone(image, DISK_UNMOUNT_WAIT_MS, e) < 0)
+    disk_thaw(dir); /* the rest of a snapshot that was broken off: nothing could be unmounted */
+    if (disk_unmount(rootfs, e) < 0 || disk_unmount(disk, e) < 0 || loop_wait_gone(image, DISK_UNMOUNT_WAIT_MS, e) < 0)
         return -1;
-    if (dir_remove(disk, e) < 0 || dir_remove(rootfs, e) < 0)
+    if (remove_tree(disk, e) < 0 || dir_remove(rootfs, e) < 0)
         return -1;
     if (unlink(image) < 0 && errno != ENOENT)
         return err_set_errno(e, ERR_INTERNAL, errno, "cannot remove %s", image);
@@ -246,7 +237,7 @@ int disk_unmount_below(const char *dir, err_t **e)
         if (at && strchr(at, ' ')) {
             *strchr(at, ' ') = '\0';
             unescape(at);
-            if (strncmp(at, dir, dir_len) == 0 && at[dir_len] == '/' && unmount(at, e) < 0)
+            if (strncmp(at, dir, dir_len) == 0 && at[dir_len] == '/' && disk_unmount(at, e) < 0)
                 return -1;
         }
         end = line > text ? line - 1 : text;

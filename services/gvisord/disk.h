@@ -30,6 +30,7 @@ typedef struct disk_spec {
     const char *const *lowers; /* topmost first, NULL ends */
     const disk_file_t *etc;    /* name NULL ends; may be NULL */
     bool has_loop;
+    bool is_kept; /* its files are there already, from an earlier life: has_loop and size_bytes mean nothing */
 } disk_spec_t;
 
 /* Blocks. On failure the caller runs disk_teardown. */
@@ -40,6 +41,22 @@ int disk_teardown(const char *dir, err_t **e);
 bool disk_is_mounted(const char *dir);
 /* Blocks. Can this host loop-mount ext4 images? */
 bool disk_has_loop(const char *state_dir, err_t **why_not);
+/* Blocks. Unmounts everything and leaves only the sandbox's files, synced: disk.img (disk/ without loop devices).
+ * Idempotent; the sandbox's processes must be gone. */
+int disk_detach(const char *dir, err_t **e);
+/* Blocks. What was written inside reaches the image. */
+int disk_sync(const char *dir, err_t **e);
+/* Blocks. All writing below waits until disk_thaw; then disk.img is a consistent file system. Without loop devices
+ * nothing is done. */
+int disk_freeze(const char *dir, err_t **e);
+/* Of a frozen one; harmless otherwise. */
+void disk_thaw(const char *dir);
+/* Blocks. The files of one sandbox (frozen or detached) or snapshot become those of another. */
+int disk_copy(const char *from_dir, const char *to_dir, bool *is_shared, err_t **e);
+/* Disk space that such a copy takes where blocks are not shared. */
+uint64_t disk_used_bytes(const char *dir);
+/* Blocks. A detached disk.img gets a larger limit; validation_error when it would have to shrink. */
+int disk_grow(const char *dir, uint64_t size_bytes, err_t **e);
 /* Blocks. Unmounts what is mounted below dir, innermost first. */
 int disk_unmount_below(const char *dir, err_t **e);
 

@@ -7,7 +7,8 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "services/gvisord/disk.h"
-#include "services/gvisord/gvisord.h"
+#include "services/gvisord/file_copy.h"
+#include "services/gvisord/jobs_private.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -17,20 +18,20 @@
 
 #define LOWERS_MAX 8
 
-static const gvisord_t *context;
+const gvisord_t *jobs_context;
 
 void jobs_init(const gvisord_t *gv)
 {
-    context = gv;
+    jobs_context = gv;
 }
 
-static int slot_from(const json_t *args, network_slot_t *slot, bool *has_slot, err_t **e)
+int jobs_slot(const json_t *args, network_slot_t *slot, bool *has_slot, err_t **e)
 {
     const json_t *number = json_object_get(args, "slot");
     *has_slot = json_is_integer(number);
     if (!*has_slot)
         return 0;
-    return network_slot_of(&context->pool, context->tag, (uint32_t)json_integer_value(number), slot, e);
+    return network_slot_of(&jobs_context->pool, jobs_context->tag, (uint32_t)json_integer_value(number), slot, e);
 }
 
 static int write_hosts(const json_t *args, char **hosts, char **hostname)
@@ -41,9 +42,8 @@ static int write_hosts(const json_t *args, char **hosts, char **hostname)
     return 0;
 }
 
-int job_prepare(const json_t *args, json_t *result, err_t **e)
+int jobs_disk_and_network(const json_t *args, bool is_kept, bool with_etc, err_t **e)
 {
-    (void)result;
     const char *lowers[LOWERS_MAX + 1] = {0};
     const json_t *list = json_object_get(args, "lowers");
     size_t i;
@@ -53,34 +53,44 @@ int job_prepare(const json_t *args, json_t *result, err_t **e)
     write_hosts(args, &hosts, &hostname);
     network_slot_t slot;
     bool has_slot;
-    if (slot_from(args, &slot, &has_slot, e) < 0)
+    if (jobs_slot(args, &slot, &has_slot, e) < 0)
         return -1;
-    const disk_file_t etc[] = {
-        {"hosts", hosts}, {"hostname", hostname}, {"resolv.conf", has_slot ? context->resolv_conf : ""}, {NULL, NULL}};
+    const disk_file_t etc[] = {{"hosts", hosts},
+                               {"hostname", hostname},
+                               {"resolv.conf", has_slot ? jobs_context->resolv_conf : ""},
+                               {NULL, NULL}};
     disk_spec_t disk = {.dir = json_string_value(json_object_get(args, "dir")),
-                        .template_dir = context->template_dir,
+                        .template_dir = jobs_context->template_dir,
                         .size_bytes = (uint64_t)json_integer_value(json_object_get(args, "disk_bytes")),
                         .lowers = lowers,
-                        .etc = etc,
-                        .has_loop = json_is_true(json_object_get(args, "has_loop"))};
+                        .etc = with_etc ? etc : NULL,
+                        .has_loop = json_is_true(json_object_get(args, "has_loop")),
+                        .is_kept = is_kept};
     if (disk_prepare(&disk, e) < 0)
         return -1;
     return has_slot ? network_up(&slot, e) : 0;
 }
 
+int job_prepare(const json_t *args, json_t *result, err_t **e)
+{
+    (void)result;
+    return jobs_disk_and_network(args, false, true, e);
+}
+
 /* What the runtime keeps under its --root is named by the sandbox's id: runsc has files `<id>_sandbox:<id>.state|.lock`
  * and `runsc-<id>.sock`, crun a directory. The processes are gone, so removing it is all that `delete` would still do,
  * without 25 ms of start-up and without waiting for a parent that reaps late. */
-static int remove_runtime_state(const char *id, err_t **e)
+int jobs_remove_runtime_state(const char *id, err_t **e)
 {
-    DIR *d = opendir(context->runtime_root);
+    DIR *d = opendir(jobs_context->runtime_root);
     if (!d)
-        return errno == ENOENT ? 0 : err_set_errno(e, ERR_INTERNAL, errno, "cannot list %s", context->runtime_root);
+        return errno == ENOENT ? 0
+                               : err_set_errno(e, ERR_INTERNAL, errno, "cannot list %s", jobs_context->runtime_root);
     int rc = 0;
     for (struct dirent *de; rc == 0 && (de = readdir(d));) {
         if (de->d_name[0] == '.' || !strstr(de->d_name, id))
             continue;
-        auto_free char *path = mem_printf("%s/%s", context->runtime_root, de->d_name);
+        auto_free char *path = mem_printf("%s/%s", jobs_context->runtime_root, de->d_name);
         rc = dir_remove(path, e);
         if (rc < 0 && unlink(path) == 0) {
             err_free(e);
@@ -91,35 +101,61 @@ static int remove_runtime_state(const char *id, err_t **e)
     return rc;
 }
 
-static const char *const BOX_FILES[] = {"config.json", "in", "out", "pid", "runtime.log"};
+static const char *const BOX_FILES[] = {"config.json", "in", "out", "pid", "runtime.log", JOBS_PAUSED_FILE};
+static const char *const BOX_DIRECTORIES[] = {JOBS_CHECKPOINT, JOBS_CHECKPOINT_NEW, JOBS_CHECKPOINT_USED};
+
+/* What writes to a file system that a broken off snapshot has left frozen does not end, not even by KILL. */
+static void thaw(const json_t *args)
+{
+    const char *dir = json_string_value(json_object_get(args, "dir"));
+    if (dir)
+        disk_thaw(dir);
+}
 
 int job_end(const json_t *args, json_t *result, err_t **e)
 {
     (void)result;
-    return cgroup_destroy(&context->cgroups, json_string_value(json_object_get(args, "id")), e);
+    thaw(args);
+    return cgroup_destroy(&jobs_context->cgroups, json_string_value(json_object_get(args, "id")), e);
+}
+
+int jobs_remove_host_objects(const json_t *args, err_t **e)
+{
+    const char *id = json_string_value(json_object_get(args, "id"));
+    network_slot_t slot;
+    bool has_slot;
+    thaw(args);
+    if (jobs_slot(args, &slot, &has_slot, e) < 0)
+        return -1;
+    if (id && (cgroup_destroy(&jobs_context->cgroups, id, e) < 0 || jobs_remove_runtime_state(id, e) < 0))
+        return -1;
+    return has_slot ? network_down(&slot, e) : 0;
+}
+
+int jobs_remove_files(const char *dir, err_t **e)
+{
+    for (size_t i = 0; i < COUNT_OF(BOX_FILES); i++) {
+        auto_free char *path = mem_printf("%s/%s", dir, BOX_FILES[i]);
+        if (unlink(path) < 0 && errno != ENOENT)
+            return err_set_errno(e, ERR_INTERNAL, errno, "cannot remove %s", path);
+    }
+    return 0;
 }
 
 int job_teardown(const json_t *args, json_t *result, err_t **e)
 {
     (void)result;
-    const char *id = json_string_value(json_object_get(args, "id")),
-               *dir = json_string_value(json_object_get(args, "dir"));
-    network_slot_t slot;
-    bool has_slot;
-    if (slot_from(args, &slot, &has_slot, e) < 0)
-        return -1;
-    if (id && (cgroup_destroy(&context->cgroups, id, e) < 0 || remove_runtime_state(id, e) < 0))
-        return -1;
-    if (has_slot && network_down(&slot, e) < 0)
+    const char *dir = json_string_value(json_object_get(args, "dir"));
+    if (jobs_remove_host_objects(args, e) < 0)
         return -1;
     if (!dir)
         return 0;
-    if (disk_unmount_below(dir, e) < 0 || disk_teardown(dir, e) < 0)
+    if (disk_unmount_below(dir, e) < 0 || disk_teardown(dir, e) < 0 || jobs_remove_files(dir, e) < 0)
         return -1;
-    for (size_t i = 0; i < COUNT_OF(BOX_FILES); i++) {
-        auto_free char *path = mem_printf("%s/%s", dir, BOX_FILES[i]);
-        if (unlink(path) < 0 && errno != ENOENT)
-            return err_set_errno(e, ERR_INTERNAL, errno, "cannot remove %s", path);
+    for (size_t i = 0; i < COUNT_OF(BOX_DIRECTORIES); i++) {
+        auto_free char *path = mem_printf("%s/%s", dir, BOX_DIRECTORIES[i]);
+        if (dir_remove(path, e) < 0)
+            return -1;
     }
     if (json_is_true(json_object_get(args, "is_whole")))
         return dir_remove(dir, e);
@@ -130,7 +166,7 @@ int job_network_rules(const json_t *args, json_t *result, err_t **e)
 {
     (void)args;
     (void)result;
-    return network_rules_load(&context->pool, context->tag, e);
+    return network_rules_load(&jobs_context->pool, jobs_context->tag, e);
 }
 
 int job_host_facts(const json_t *args, json_t *result, err_t **e)
@@ -138,17 +174,18 @@ int job_host_facts(const json_t *args, json_t *result, err_t **e)
     (void)args;
     (void)e;
     auto_err err_t *why = NULL;
-    bool has_loop = disk_has_loop(context->daemon.state_dir, &why);
+    bool has_loop = disk_has_loop(jobs_context->daemon.state_dir, &why);
     json_object_set_new(result, "has_loop", json_boolean(has_loop));
     if (!has_loop)
         json_object_set_new(result, "disk_message", json_string(err_message(why)));
+    json_object_set_new(result, "has_reflink", json_boolean(dir_has_reflink(jobs_context->daemon.state_dir)));
     return 0;
 }
 
 int job_watch_memory(const json_t *args, json_t *result, err_t **e)
 {
     (void)result;
-    return cgroup_watch_register(&context->cgroups, json_string_value(json_object_get(args, "id")),
+    return cgroup_watch_register(&jobs_context->cgroups, json_string_value(json_object_get(args, "id")),
                                  (uint64_t)json_integer_value(json_object_get(args, "budget_bytes")),
                                  (int)json_integer_value(json_object_get(args, "pid")),
                                  (int)json_integer_value(json_object_get(args, "fd")), e);
@@ -166,7 +203,7 @@ int job_prune(const json_t *args, json_t *result, err_t **e)
 {
     (void)result;
     (void)e;
-    image_prune(context->image_dir, is_in_use, json_object_get(args, "rootfs"));
-    agent_layer_prune(context->daemon.state_dir, is_in_use, json_object_get(args, "layers"));
+    image_prune(jobs_context->image_dir, is_in_use, json_object_get(args, "rootfs"));
+    agent_layer_prune(jobs_context->daemon.state_dir, is_in_use, json_object_get(args, "layers"));
     return 0;
 }

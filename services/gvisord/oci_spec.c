@@ -50,24 +50,6 @@ static json_t *capabilities(bool is_crun)
     return json_pack("{s:O,s:O,s:o}", "bounding", list, "effective", list, "permitted", list);
 }
 
-static json_t *environment(const json_t *env, err_t **e)
-{
-    json_t *array = json_array();
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)env, key, value)
-    {
-        if (!*key || strchr(key, '=') || !json_is_string(value)) {
-            json_decref(array);
-            err_set(e, ERR_BAD_REQUEST, "\"%s\" cannot be the name of an environment variable", key);
-            return NULL;
-        }
-        auto_free char *line = mem_printf("%s=%s", key, json_string_value(value));
-        json_array_append_new(array, json_string(line));
-    }
-    return array;
-}
-
 /* gVisor's limits are its own; under crun it is the kernel that may refuse more than the daemon has. */
 static json_int_t open_files(bool is_crun)
 {
@@ -77,13 +59,10 @@ static json_int_t open_files(bool is_crun)
     return (json_int_t)own.rlim_max;
 }
 
-static json_t *process(const oci_spec_t *spec, err_t **e)
+static json_t *process(const oci_spec_t *spec)
 {
-    json_t *env = environment(spec->env, e);
-    if (!env)
-        return NULL;
     return json_pack("{s:b,s:{s:i,s:i},s:[s],s:o,s:s,s:o,s:b,s:[{s:s,s:I,s:I}]}", "terminal", 0, "user", "uid", 0,
-                     "gid", 0, "args", OCI_AGENT_PATH, "env", env, "cwd", "/", "capabilities",
+                     "gid", 0, "args", OCI_AGENT_PATH, "env", json_array(), "cwd", "/", "capabilities",
                      capabilities(spec->is_crun), "noNewPrivileges", 1, "rlimits", "type", "RLIMIT_NOFILE", "hard",
                      open_files(spec->is_crun), "soft", open_files(spec->is_crun));
 }
@@ -133,12 +112,9 @@ static json_t *linux_part(const oci_spec_t *spec)
 
 json_t *oci_spec_build(const oci_spec_t *spec, err_t **e)
 {
-    json_t *p = process(spec, e);
-    if (!p)
-        return NULL;
-    json_t *root = json_pack("{s:s,s:o,s:{s:s,s:b},s:s,s:o,s:o}", "ociVersion", OCI_VERSION, "process", p, "root",
-                             "path", spec->rootfs, "readonly", 0, "hostname", spec->hostname, "mounts", mounts(spec),
-                             "linux", linux_part(spec));
+    json_t *root = json_pack("{s:s,s:o,s:{s:s,s:b},s:s,s:o,s:o}", "ociVersion", OCI_VERSION, "process", process(spec),
+                             "root", "path", spec->rootfs, "readonly", 0, "hostname", spec->hostname, "mounts",
+                             mounts(spec), "linux", linux_part(spec));
     if (!root)
         err_set(e, ERR_INTERNAL, "the sandbox's configuration cannot be written: a text in it is not UTF-8");
     return root;

@@ -19,14 +19,14 @@
 typedef struct oci_spec {
     const char *rootfs;
     const char *hostname;
-    const json_t *env;       /* object of strings, may be NULL */
     uint64_t memory_bytes;   /* /dev/shm gets half of it */
     bool has_user_namespace; /* identity mapping: root inside has no power over the host's namespaces */
     bool is_crun;
     const char *netns_path; /* network full: what it joins; NULL: one of its own */
 } oci_spec_t;
 
-/* New reference. Names of env that are no names (empty, with '=' or NUL) are refused. */
+/* New reference. No environment is in it: what the agent has of its own would be in every copy of its memory, so the
+ * kit tells it (agent_configure). */
 json_t *oci_spec_build(const oci_spec_t *spec, err_t **e);
 int oci_spec_write(const oci_spec_t *spec, const char *path, err_t **e);
 

@@ -33,15 +33,19 @@ struct probe {
     runtime_variant_t variants[VARIANTS_MAX];
     size_t variant_count, variant_at;
     bool is_verifying;
+    bool is_verified; /* by this process, with whatever result */
     bool is_stopping;
+    bool is_checkpoint_tried; /* with what `fingerprint` says */
     process_t *process;
-    pid_t process_pid;
     worker_job_t *job;
     trial_t *trial;
     provider_done_fn done;
     void *done_arg;
 };
 
+static bool find_runtime(probe_t *p);
+static int prepare_fingerprint(probe_t *p, err_t **e);
+static bool cache_read(probe_t *p);
 static void try_variant(probe_t *p);
 static void try_full(probe_t *p);
 
@@ -51,6 +55,9 @@ probe_t *probe_new(gvisord_t *gv)
     p->gv = gv;
     p->result.is_running_first = true;
     snprintf(p->result.message, sizeof p->result.message, "starting: probing what runsc can do here");
+    auto_err err_t *ignored = NULL;
+    if (find_runtime(p) && prepare_fingerprint(p, &ignored) == 0)
+        (void)cache_read(p); /* what was half done when the daemon ended is finished before the first probe */
     return p;
 }
 
@@ -112,11 +119,12 @@ static void cache_write(const probe_t *p)
 {
     const probe_result_t *r = &p->result;
     json_t *root =
-        json_pack("{s:s,s:s,s:s,s:b,s:b,s:b,s:b,s:b,s:i,s:s,s:s,s:s}", "fingerprint", p->fingerprint, "version",
-                  r->version, "platform", r->variant.platform, "user_namespace", r->variant.has_user_namespace, "crun",
-                  r->variant.is_crun, "degraded", r->is_degraded, "full_network", r->has_full_network, "loop",
-                  r->variant.has_loop, "startup_ms", (int)r->startup_ms, "message", r->message, "network_message",
-                  r->network_message, "disk_message", r->disk_message);
+        json_pack("{s:s,s:s,s:s,s:b,s:b,s:b,s:b,s:b,s:b,s:b,s:b,s:i,s:s,s:s,s:s}", "fingerprint", p->fingerprint,
+                  "version", r->version, "platform", r->variant.platform, "user_namespace",
+                  r->variant.has_user_namespace, "crun", r->variant.is_crun, "degraded", r->is_degraded, "full_network",
+                  r->has_full_network, "loop", r->variant.has_loop, "checkpoint_tried", p->is_checkpoint_tried,
+                  "keeps_processes", r->keeps_processes, "reflink", r->has_reflink, "startup_ms", (int)r->startup_ms,
+                  "message", r->message, "network_message", r->network_message, "disk_message", r->disk_message);
     auto_free char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     auto_free char *path = cache_path(p);
     auto_err err_t *e = NULL;
@@ -147,6 +155,9 @@ static bool cache_read(probe_t *p)
                               .is_degraded = json_is_true(json_object_get(root, "degraded")),
                               .has_full_network = json_is_true(json_object_get(root, "full_network")),
                               .startup_ms = (uint32_t)json_integer_value(json_object_get(root, "startup_ms"))};
+        r->keeps_processes = json_is_true(json_object_get(root, "keeps_processes"));
+        r->has_reflink = json_is_true(json_object_get(root, "reflink"));
+        p->is_checkpoint_tried = json_is_true(json_object_get(root, "checkpoint_tried"));
         r->variant.has_user_namespace = json_is_true(json_object_get(root, "user_namespace"));
         r->variant.has_loop = json_is_true(json_object_get(root, "loop"));
         r->variant.is_crun = json_is_true(json_object_get(root, "crun"));
@@ -160,12 +171,43 @@ static bool cache_read(probe_t *p)
     return is_same;
 }
 
+/* ---- can processes be kept? ---- */
+
+/* Beside the work: nobody waits for it, and a stop tries anyway. */
+static void on_checkpoint_trial(void *arg, const trial_outcome_t *outcome)
+{
+    probe_t *p = arg;
+    p->trial = NULL;
+    if (p->is_stopping)
+        return;
+    p->is_checkpoint_tried = true;
+    p->result.keeps_processes = outcome->has_resumed;
+    if (outcome->has_resumed)
+        log_info("probe: processes can be kept on disk and go on");
+    else
+        log_warn("probe: processes will not survive a stop: %s", outcome->message);
+    cache_write(p);
+    status_refresh(p->gv);
+}
+
+static void try_checkpoint(probe_t *p)
+{
+    auto_err err_t *e = NULL;
+    if (p->is_checkpoint_tried || p->result.variant.is_crun || p->is_stopping)
+        return;
+    p->trial = trial_start(p->gv, &p->result.variant, "none", TRIAL_CHECKPOINT, on_checkpoint_trial, p, &e);
+    if (!p->trial)
+        log_warn("probe: whether processes survive a stop is not known: %s", err_message(e));
+}
+
 /* ---- the end of a verification ---- */
 
 static void end_verification(probe_t *p)
 {
     p->is_verifying = false;
+    p->is_verified = true;
     p->next.is_running_first = false;
+    p->next.keeps_processes = p->is_checkpoint_tried && p->result.keeps_processes;
     p->result = p->next;
     free(p->fingerprint);
     p->fingerprint = NULL;
@@ -177,6 +219,7 @@ static void end_verification(probe_t *p)
         log_info("probe: %s works (%s), agent ready after %u ms, network full %s%s", isolation, p->result.version,
                  p->result.startup_ms, p->result.has_full_network ? "works" : "does not: ",
                  p->result.has_full_network ? "" : p->result.network_message);
+        try_checkpoint(p);
     } else {
         log_warn("probe: %s", p->result.message);
     }
@@ -218,7 +261,7 @@ static void on_rules(void *arg, const json_t *result, const err_t *err)
         return;
     auto_err err_t *e = NULL;
     if (!err)
-        p->trial = trial_start(p->gv, &p->next.variant, "full", on_full_trial, p, &e);
+        p->trial = trial_start(p->gv, &p->next.variant, "full", TRIAL_COMMANDS, on_full_trial, p, &e);
     if (p->trial)
         return;
     snprintf(p->next.network_message, sizeof p->next.network_message, "network full is not available: %.250s",
@@ -277,7 +320,7 @@ static void try_variant(probe_t *p)
     auto_err err_t *e = NULL;
     if (p->variant_at < p->variant_count) {
         p->next.variant = p->next.is_usable ? p->next.variant : p->variants[p->variant_at];
-        p->trial = trial_start(p->gv, &p->variants[p->variant_at], "none", on_trial, p, &e);
+        p->trial = trial_start(p->gv, &p->variants[p->variant_at], "none", TRIAL_COMMANDS, on_trial, p, &e);
         if (!p->trial)
             unusable(p, "a probe sandbox cannot be made: %s", err_message(e));
     } else if (p->next.is_usable) {
@@ -320,6 +363,7 @@ static void on_host_facts(void *arg, const json_t *result, const err_t *err)
         return;
     }
     p->next.variant.has_loop = json_is_true(json_object_get(result, "has_loop"));
+    p->next.has_reflink = json_is_true(json_object_get(result, "has_reflink"));
     if (!p->next.variant.has_loop)
         snprintf(p->next.disk_message, sizeof p->next.disk_message, "disk limit watched, not enforced: %.240s",
                  json_string_value(json_object_get(result, "disk_message")));
@@ -331,7 +375,6 @@ static void on_version(void *arg, const process_result_t *result)
 {
     probe_t *p = arg;
     p->process = NULL;
-    reaper_disown(p->process_pid);
     if (p->is_stopping)
         return;
     if (result->exit_code != 0) {
@@ -357,12 +400,8 @@ static void ask_version(probe_t *p)
                                  .output_max = VERSION_OUTPUT_MAX};
     auto_err err_t *e = NULL;
     p->process = process_start(p->gv->daemon.base, &options, on_version, p, &e);
-    if (!p->process) {
+    if (!p->process)
         unusable(p, "%s does not run: %s", p->path, err_message(e));
-        return;
-    }
-    p->process_pid = process_pid(p->process);
-    reaper_own(p->process_pid);
 }
 
 /* Absolute path of a program, NULL when there is none. */
@@ -412,35 +451,43 @@ static char *make_fingerprint(const probe_t *p, const char *rootfs)
                       c->network_pool);
 }
 
+/* Or says what is missing for any sandbox. */
+static int prepare_fingerprint(probe_t *p, err_t **e)
+{
+    auto_image image_t image = {0};
+    const char *missing = !p->gv->agent_layer ? p->gv->agent_error : p->gv->cgroup_error;
+    if (missing)
+        return err_set(e, ERR_PROVIDER_UNAVAILABLE, "%s", missing);
+    if (image_find(p->gv->image_dir, p->gv->daemon.config.default_image, &image, e) < 0)
+        return -1;
+    free(p->next_fingerprint);
+    p->next_fingerprint = make_fingerprint(p, image.rootfs);
+    return 0;
+}
+
 void probe_run(probe_t *p, provider_done_fn done, void *arg)
 {
     p->done = done;
     p->done_arg = arg;
-    if (p->is_verifying) { /* in the background, after a start from the cache */
+    if (p->is_verifying || p->trial) { /* in the background, after a start from the cache */
         tell(p);
         return;
     }
     p->next = (probe_result_t){0};
     p->is_verifying = true;
-    auto_image image_t image = {0};
     auto_err err_t *e = NULL;
     if (!find_runtime(p)) {
         end_verification(p);
-    } else if (!p->gv->agent_layer) {
-        unusable(p, "%s", p->gv->agent_error);
-    } else if (p->gv->cgroup_error) {
-        unusable(p, "%s", p->gv->cgroup_error);
-    } else if (image_find(p->gv->image_dir, p->gv->daemon.config.default_image, &image, &e) < 0) {
+    } else if (prepare_fingerprint(p, &e) < 0) {
         unusable(p, "%s", err_message(e));
     } else {
-        free(p->next_fingerprint);
-        p->next_fingerprint = make_fingerprint(p, image.rootfs);
         if (p->fingerprint && strcmp(p->fingerprint, p->next_fingerprint) == 0) {
             p->is_verifying = false; /* nothing has changed since it was tried */
             tell(p);
             return;
         }
-        if (!p->fingerprint && p->result.is_running_first && cache_read(p)) {
+        p->is_checkpoint_tried = false;
+        if (!p->is_verified && cache_read(p)) {
             log_info("probe: as found by an earlier start; verifying beside the work");
             tell(p);
         }

@@ -124,17 +124,28 @@ static void on_pruned(void *arg, const json_t *result, const err_t *err)
         log_warn("old images stay: %s", err_message(err));
 }
 
+static void add_once(json_t *list, json_t *path)
+{
+    size_t i;
+    const json_t *one;
+    json_array_foreach(list, i, one) if (json_equal(one, path)) return;
+    if (json_is_string(path))
+        json_array_append(list, path);
+}
+
+static void keep_layers(const json_t *facts, json_t *rootfs, json_t *layers)
+{
+    add_once(rootfs, json_object_get(facts, "rootfs"));
+    add_once(layers, json_object_get(facts, "agent_layer"));
+}
+
 void start_prune(gvisord_t *gv)
 {
     json_t *rootfs = json_array(), *layers = json_array();
-    for (sandbox_t *s = NULL; (s = provider_sandbox_next(gv->provider, s));) {
-        json_t *one = json_object_get(s->private_, "rootfs");
-        json_t *layer = json_object_get(s->private_, "agent_layer");
-        if (json_is_string(one))
-            json_array_append(rootfs, one);
-        if (json_is_string(layer))
-            json_array_append(layers, layer);
-    }
+    for (sandbox_t *s = NULL; (s = provider_sandbox_next(gv->provider, s));)
+        keep_layers(s->private_, rootfs, layers);
+    for (const snapshot_t *snap = NULL; (snap = provider_snapshot_next(gv->provider, snap));)
+        keep_layers(snap->private_, rootfs, layers);
     if (gv->agent_layer)
         json_array_append_new(layers, json_string(gv->agent_layer));
     auto_err err_t *e = NULL;

@@ -47,6 +47,10 @@ static void encode_capabilities(struct status_storage *s, const probe_result_t *
         proto_list_add_str(&s->networks, "full");
     struct capabilities c = {.name = r->variant.is_crun ? "crun (no gVisor)" : "gVisor (runsc)",
                              .supports_persistence = true,
+                             .supports_snapshots = true,
+                             .supports_warm_pool = true,
+                             .keeps_processes = r->keeps_processes,
+                             .has_reflink = r->has_reflink,
                              .estimated_startup_ms = r->startup_ms ? r->startup_ms : STARTUP_GUESS_MS,
                              .provider_type = "gvisor",
                              .network_modes = proto_list_of(r->has_full_network ? 2 : 1, &s->networks),

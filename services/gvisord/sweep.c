@@ -21,11 +21,12 @@ static void run(gvisord_t *gv, json_t *args)
         log_warn("a leftover stays: %s", err_message(e));
 }
 
+/* A stopped one has nothing on the host but its files. */
 static bool is_known(gvisord_t *gv, const char *id)
 {
     for (sandbox_t *s = NULL; (s = provider_sandbox_next(gv->provider, s));)
-        if (strcmp(s->id_text, id) == 0)
-            return true;
+        if (strcmp(s->host_id, id) == 0)
+            return s->state != SANDBOX_STOPPED;
     return false;
 }
 
@@ -44,7 +45,7 @@ static void sweep_slot(void *arg, uint32_t number)
     gvisord_t *gv = arg;
     for (sandbox_t *s = NULL; (s = provider_sandbox_next(gv->provider, s));) {
         const json_t *slot = json_object_get(s->private_, "slot");
-        if (json_is_integer(slot) && json_integer_value(slot) == (json_int_t)number)
+        if (json_is_integer(slot) && json_integer_value(slot) == (json_int_t)number && s->state != SANDBOX_STOPPED)
             return;
     }
     log_info("removing the unused network namespace %u", number);

@@ -24,11 +24,13 @@ struct trial {
     char id_text[UUID_TEXT_SIZE];
     char *dir;
     stream_t *stream;
-    struct event *timeout;
+    struct event *timeout, *turn;
     uint64_t started_ms;
     uint64_t call_id;
+    enum trial_kind kind;
+    uint64_t epoch; /* of the stream */
     bool is_ending;
-    bool is_making;
+    bool is_making; /* or stopping, or resuming */
     trial_outcome_t outcome;
     void (*ended)(void *arg, const trial_outcome_t *outcome);
     void *arg;
@@ -37,11 +39,11 @@ struct trial {
 static void trial_free(trial_t *t)
 {
     stream_destroy(&t->stream);
-    worker_forget(&t->box.job);
-    process_cancel(&t->box.process);
-    box_release(&t->box);
+    box_close(&t->box);
     if (t->timeout)
         event_free(t->timeout);
+    if (t->turn)
+        event_free(t->turn);
     json_decref(t->box.facts);
     free(t->spec.image);
     free(t->spec.network);
@@ -100,12 +102,10 @@ static void on_frame(void *arg, const envelope_t *env, const uint8_t *body, size
     }
 }
 
-static void on_ready(void *arg, const struct adopt *adopt)
+static void open_stream(trial_t *t);
+
+static void ask_ls(trial_t *t)
 {
-    (void)adopt;
-    trial_t *t = arg;
-    t->outcome.has_answered = true;
-    t->outcome.startup_ms = (uint32_t)(clock_monotonic_ms() - t->started_ms);
     struct bash_request request = {.command = TRIAL_COMMAND, .workdir = "/"};
     envelope_t env = {.kind = ENVELOPE_KIND_REQUEST, .verb = VERB_bash, .sandbox = t->id, .credit = CALL_WINDOW};
     random_bytes(&t->call_id, sizeof t->call_id);
@@ -117,6 +117,68 @@ static void on_ready(void *arg, const struct adopt *adopt)
         end(t, e ? err_message(e) : "the agent takes no request");
 }
 
+static void on_resumed(void *arg, const err_t *err)
+{
+    trial_t *t = arg;
+    t->is_making = false;
+    if (t->is_ending)
+        box_destroy(&t->box, on_destroyed, t);
+    else if (err)
+        end(t, err_message(err));
+    else if (!t->box.result.has_processes)
+        end(t, t->box.result.warning);
+    else
+        open_stream(t);
+}
+
+static void on_stopped(void *arg, const err_t *err)
+{
+    trial_t *t = arg;
+    if (err || !t->box.result.has_processes || t->is_ending) {
+        t->is_making = false;
+        if (t->is_ending)
+            box_destroy(&t->box, on_destroyed, t);
+        else
+            end(t, err ? err_message(err) : t->box.result.warning);
+        return;
+    }
+    const runtime_variant_t variant = t->box.variant;
+    box_resume(&t->box, &variant, on_resumed, t);
+}
+
+/* Out of the stream's own callback. */
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    trial_t *t = arg;
+    if (t->is_ending)
+        return;
+    stream_destroy(&t->stream);
+    t->is_making = true;
+    box_stop(&t->box, true, on_stopped, t);
+}
+
+static void on_ready(void *arg, const struct adopt *adopt)
+{
+    (void)adopt;
+    trial_t *t = arg;
+    struct timeval now = {0};
+    if (!t->outcome.has_answered)
+        t->outcome.startup_ms = (uint32_t)(clock_monotonic_ms() - t->started_ms);
+    if (t->kind == TRIAL_COMMANDS) {
+        t->outcome.has_answered = true;
+        ask_ls(t);
+    } else if (t->outcome.has_answered) {
+        t->outcome.has_resumed = true;
+        end(t, NULL);
+    } else {
+        t->outcome.has_answered = true;
+        t->turn = evtimer_new(t->gv->daemon.base, on_turn, t);
+        evtimer_add(t->turn, &now);
+    }
+}
+
 static void on_broken(void *arg, const char *reason)
 {
     char message[300];
@@ -125,6 +187,20 @@ static void on_broken(void *arg, const char *reason)
 }
 
 static const stream_events_t EVENTS = {.on_ready = on_ready, .on_frame = on_frame, .on_broken = on_broken};
+
+static void open_stream(trial_t *t)
+{
+    int fd_in, fd_out;
+    auto_err err_t *e = NULL;
+    stream_identity_t identity = {.sandbox = t->id,
+                                  .epoch = ++t->epoch,
+                                  .pids_max = t->spec.pids_max,
+                                  .memory_budget_bytes = t->spec.memory_bytes};
+    if (box_open_stream(&t->box, &fd_in, &fd_out, &e) == 0)
+        t->stream = stream_open(t->gv->daemon.base, fd_in, fd_out, &identity, 0, &EVENTS, t, &e);
+    if (!t->stream)
+        end(t, err_message(e));
+}
 
 static void on_made(void *arg, const err_t *err)
 {
@@ -138,14 +214,7 @@ static void on_made(void *arg, const err_t *err)
         end(t, err_message(err));
         return;
     }
-    int fd_in, fd_out;
-    auto_err err_t *e = NULL;
-    stream_identity_t identity = {
-        .sandbox = t->id, .epoch = 1, .pids_max = t->spec.pids_max, .memory_budget_bytes = t->spec.memory_bytes};
-    if (box_open_stream(&t->box, &fd_in, &fd_out, &e) == 0)
-        t->stream = stream_open(t->gv->daemon.base, fd_in, fd_out, &identity, 0, &EVENTS, t, &e);
-    if (!t->stream)
-        end(t, err_message(e));
+    open_stream(t);
 }
 
 static void on_timeout(evutil_socket_t fd, short what, void *arg)
@@ -160,11 +229,12 @@ static void on_gone(box_t *box, const char *reason)
     end(box->owner, reason);
 }
 
-trial_t *trial_start(gvisord_t *gv, const runtime_variant_t *variant, const char *network,
+trial_t *trial_start(gvisord_t *gv, const runtime_variant_t *variant, const char *network, enum trial_kind kind,
                      void (*ended)(void *arg, const trial_outcome_t *outcome), void *arg, err_t **e)
 {
     trial_t *t = mem_alloc(sizeof *t);
     t->gv = gv;
+    t->kind = kind;
     t->ended = ended;
     t->arg = arg;
     random_bytes(&t->id, sizeof t->id);

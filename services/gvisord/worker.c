@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define OLD_JOBS_WAIT_MS 20000
+#define OLD_JOBS_WAIT_MS 60000 /* one may be writing the memory of a sandbox to disk */
 #define LOCK_POLL_MS 20
 #define LOCK_FILE "worker.lock"
 #define CHILDREN_MAX 1024
@@ -71,6 +71,13 @@ static void reply(int fd, uint64_t id, enum err_code code, const char *text)
     (void)sendmsg(fd, &msg, MSG_NOSIGNAL);
 }
 
+static pid_t job_parent; /* of a job's process: the worker */
+
+bool worker_is_orphaned(void)
+{
+    return job_parent != 0 && getppid() != job_parent;
+}
+
 static void run_job(worker_side_t *side, const message_head_t *head, const char *text, size_t len)
 {
     sigset_t none;
@@ -104,10 +111,11 @@ static void start_job(worker_side_t *side, const char *bytes, size_t len)
         reply(side->fd, head.id, ERR_OVERLOADED, "too many jobs at once");
         return;
     }
-    pid_t pid = fork();
+    pid_t self = getpid(), pid = fork();
     if (pid < 0) {
         reply(side->fd, head.id, ERR_INTERNAL, "cannot fork for a job");
     } else if (pid == 0) {
+        job_parent = self;
         /* The lock must be this process's own: flock() belongs to the open file. */
         char path[64];
         snprintf(path, sizeof path, "/proc/self/fd/%d", side->lock_fd);
@@ -132,8 +140,22 @@ static void reap_jobs(worker_side_t *side)
             }
 }
 
+/* Descriptors of the daemon, first of all its lock on the state directory: a job that goes on after the daemon would
+ * keep the next one from starting. */
+static void close_foreign(const worker_side_t *side)
+{
+    unsigned low = (unsigned)(side->fd < side->lock_fd ? side->fd : side->lock_fd),
+             high = (unsigned)(side->fd < side->lock_fd ? side->lock_fd : side->fd);
+    if (low > STDERR_FILENO + 1)
+        (void)close_range(STDERR_FILENO + 1, low - 1, 0);
+    if (high > low + 1)
+        (void)close_range(low + 1, high - 1, 0);
+    (void)close_range(high + 1, ~0U, 0);
+}
+
 static void worker_main(worker_side_t *side)
 {
+    close_foreign(side);
     prctl(PR_SET_NAME, "gvisord-worker");
     setpgid(0, 0); /* Ctrl-C at a terminal goes to the daemon; this ends with it */
     sigset_t mask;
@@ -285,10 +307,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         if (n < 0)
             return;
         if (n == 0) {
-            log_error("the worker process has ended; gvisord cannot make or remove sandboxes until it is restarted");
-            event_del(w->event);
-            for (worker_job_t *job; (job = TAILQ_FIRST(&w->jobs));)
-                fail(job, ERR_INTERNAL, "the worker process has ended");
+            event_del(w->event); /* it has ended; the reaper ends the daemon */
             return;
         }
         on_message(w, buffer, (size_t)n);
@@ -351,6 +370,12 @@ worker_job_t *worker_run(worker_t *w, worker_fn fn, json_t *args, worker_done_fn
     evtimer_add(job->timeout, &tv);
     TAILQ_INSERT_TAIL(&w->jobs, job, entry);
     return job;
+}
+
+void worker_job_deadline(worker_job_t *job, unsigned timeout_ms)
+{
+    struct timeval tv = {.tv_sec = timeout_ms / 1000, .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000};
+    evtimer_add(job->timeout, &tv);
 }
 
 void worker_forget(worker_job_t **job)

@@ -87,3 +87,33 @@ int worker_exec(const char *const argv[], const char *input, unsigned timeout_ms
                        WIFEXITED(status) ? WEXITSTATUS(status) : -1, buf_cstr(&output));
     return 0;
 }
+
+typedef struct ending {
+    bool is_ended;
+    bool is_timed_out;
+    int exit_code;
+} ending_t;
+
+static void on_ended(void *arg, const process_result_t *result)
+{
+    ending_t *ending = arg;
+    *ending = (ending_t){.is_ended = true, .is_timed_out = result->is_timed_out, .exit_code = result->exit_code};
+}
+
+int worker_exec_with(const process_options_t *options, err_t **e)
+{
+    ending_t ending = {0};
+    struct event_base *base = event_base_new(); /* the job's own: it has no loop yet */
+    process_t *p = base ? process_start(base, options, on_ended, &ending, e) : NULL;
+    if (!p && !*e)
+        err_set(e, ERR_INTERNAL, "cannot make an event loop for %s", options->argv[0]);
+    while (p && !ending.is_ended && event_base_loop(base, EVLOOP_ONCE) == 0)
+        ;
+    if (base)
+        event_base_free(base);
+    if (!p)
+        return -1;
+    if (ending.is_timed_out)
+        return err_set(e, ERR_SANDBOX_FAILED, "%s did not end within %u ms", options->argv[0], options->timeout_ms);
+    return ending.exit_code;
+}

@@ -7,6 +7,7 @@
 
 #include <criterion/criterion.h>
 #include <glob.h>
+#include <jansson.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #define START_TIMEOUT_MS 30000
+#define TRIAL_WAIT_MS 20000
 #define CALL_TIMEOUT_MS 60000
 #define IMAGE_DIR_DEFAULT "/var/cache/emergent-workspaces/images"
 #define MEMORY_BYTES ((uint64_t)512 << 20)
@@ -88,7 +90,11 @@ static void on_frame(void *arg, fabric_peer_t *peer, const envelope_t *env, cons
         return;
     }
     h->events++;
-    if (proto_decode(MSG_sandbox_event, &event, body, len, &e) == 0 && strcmp(event.type, "dead") == 0) {
+    if (proto_decode(MSG_sandbox_event, &event, body, len, &e) < 0)
+        return;
+    if (strcmp(event.type, "restarted") == 0)
+        h->restarted_events++;
+    if (strcmp(event.type, "dead") == 0) {
         h->dead_events++;
         snprintf(h->dead_reason, sizeof h->dead_reason, "%s", event.reason ? event.reason : "");
     }
@@ -144,6 +150,23 @@ void hub_run_for(hub_t *h, unsigned ms)
     (void)hub_wait(h, &never, ms);
 }
 
+/* The daemon tries a checkpoint beside its work, once for a state directory; what that has on the host is not the
+ * test's. */
+static void wait_for_checkpoint_trial(hub_t *h)
+{
+    auto_free char *path = mem_printf("%s/gvisord/probe.json", h->dir);
+    for (uint64_t until = clock_monotonic_ms() + TRIAL_WAIT_MS; clock_monotonic_ms() < until;) {
+        json_t *probe = json_load_file(path, 0, NULL);
+        bool is_over = !probe || json_is_true(json_object_get(probe, "checkpoint_tried")) ||
+                       json_is_true(json_object_get(probe, "crun"));
+        json_decref(probe);
+        if (is_over)
+            return;
+        hub_run_for(h, 20);
+    }
+    cr_assert(false, "gvisord did not try a checkpoint; its log is in %s/log", h->dir);
+}
+
 void hub_start_daemon(hub_t *h, const char *const *more_env)
 {
     auto_free char *path = program("gvisord");
@@ -177,8 +200,10 @@ void hub_start_daemon(hub_t *h, const char *const *more_env)
                           proto_decode(MSG_provider_status, &status, r.body.data, r.body.len, &e) == 0 &&
                           status.healthy;
         buf_free(&r.body);
-        if (is_healthy)
+        if (is_healthy) {
+            wait_for_checkpoint_trial(h);
             return;
+        }
     }
     cr_assert(false, "gvisord did not become healthy; its log is in %s", log);
 }

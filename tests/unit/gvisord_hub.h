@@ -20,7 +20,8 @@ typedef struct hub {
     pid_t daemon;
     char role[16];
     unsigned dead_events; /* sandbox_event `dead` seen */
-    unsigned events;      /* of all types */
+    unsigned restarted_events;
+    unsigned events; /* of all types */
     char dead_reason[512];
 } hub_t;
 

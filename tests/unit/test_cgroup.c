@@ -120,6 +120,38 @@ Test(cgroup, destroy_kills_everything_in_it, .timeout = 30)
     cgroups_free(&c);
 }
 
+static uint64_t limit_of(const cgroups_t *c, const char *v1, const char *v2, int controller)
+{
+    unsigned long long value = 0;
+    auto_free char *path =
+        mem_printf("%s/%s/box/%s", c->mounts[c->is_v2 ? 0 : controller], c->group, c->is_v2 ? v2 : v1);
+    FILE *f = fopen(path, "re");
+    cr_assert_not_null(f, "%s", path);
+    cr_assert_eq(fscanf(f, "%llu", &value), 1, "%s", path);
+    fclose(f);
+    return value;
+}
+
+/* A warm sandbox gets its limits at the claim. */
+Test(cgroup, limits_can_be_changed_while_it_runs, .timeout = 30)
+{
+    cgroups_t c;
+    char parent[64];
+    auto_err err_t *e = NULL;
+    if (!open_real(&c, parent, sizeof parent))
+        cr_skip_test("no cgroups to write to");
+    (void)child_in(&c, wait_for_ever);
+    cgroup_limits_t limits = {.cpu_milli = 1500, .memory_budget_bytes = 128 << 20, .pids_max = 100};
+    cr_assert_eq(cgroup_make(&c, "box", &limits, &e), 0, "%s", err_message(e));
+    cr_assert_eq(limit_of(&c, "memory.limit_in_bytes", "memory.max", 1), cgroup_memory_limit(128 << 20));
+    cr_assert_eq(limit_of(&c, "pids.max", "pids.max", 2), cgroup_pids_limit(100));
+    cr_assert_eq(limit_of(&c, "cpu.cfs_quota_us", "cpu.max", 0), 150000);
+    signal(SIGCHLD, SIG_IGN);
+    cr_assert_eq(cgroup_destroy(&c, "box", &e), 0, "%s", err_message(e));
+    cgroups_remove_empty(&c);
+    cgroups_free(&c);
+}
+
 static void eat(void)
 {
     size_t len = (size_t)60 << 20;

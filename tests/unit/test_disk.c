@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-// LINK: services/gvisord/disk.c services/gvisord/loop_device.c services/gvisord/worker_exec.c
+// LINK: services/gvisord/disk.c services/gvisord/disk_keep.c services/gvisord/file_copy.c services/gvisord/loop_device.c services/gvisord/worker.c services/gvisord/worker_exec.c
 #include "services/gvisord/disk.h"
 
 #include "common/file.h"
@@ -149,5 +149,30 @@ Test(disk, works_without_loop_devices, .timeout = 60)
     p.spec.has_loop = false;
     cr_assert_eq(disk_prepare(&p.spec, &e), 0, "%s", err_message(e));
     cr_assert(disk_is_mounted(p.dir));
+    place_close(&p);
+}
+
+/* Without a file system of its own, what a sandbox has made is removed one by one. */
+Test(disk, however_deep_a_sandbox_has_nested_its_directories_they_go, .timeout = 60)
+{
+    place_t p;
+    auto_err err_t *e = NULL;
+    if (!place_open(&p, 64 << 20))
+        cr_skip_test("needs root");
+    p.spec.has_loop = false;
+    cr_assert_eq(disk_prepare(&p.spec, &e), 0, "%s", err_message(e));
+    auto_free char *top = mem_printf("%s/rootfs", p.dir);
+    int at = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (int i = 0; i < 3000; i++) {
+        cr_assert_eq(mkdirat(at, "deeper", 0700), 0);
+        int below = openat(at, "deeper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        cr_assert_geq(below, 0);
+        close(at);
+        at = below;
+    }
+    close(at);
+    cr_assert_eq(disk_teardown(p.dir, &e), 0, "%s", err_message(e));
+    auto_free char *disk = mem_printf("%s/disk", p.dir);
+    cr_assert_neq(access(disk, F_OK), 0);
     place_close(&p);
 }
