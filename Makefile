@@ -19,7 +19,7 @@ else
 BASE += -D_FORTIFY_SOURCE=2 -fPIE
 LINK = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 endif
-PKGS = libzmq libczmq libevent_core libevent_openssl jansson sqlite3 libcrypto libssl libcurl
+PKGS = libzmq libczmq libevent_core libevent_openssl jansson sqlite3 libcrypto libssl libcurl libpq
 # Looked up only when a compiler runs, so that `make install` works before the libraries are there.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)) -lhttp_parser -lm)$(PKG_LIBS)
@@ -31,7 +31,7 @@ endif
 say = @printf '  %-5s %s\n' $(1) $@
 
 # ---- what is built from what: every folder by wildcard, so nobody edits a list ----
-FREE_SRC = common/mem.c common/err.c common/buf.c common/text.c common/clock.c common/signals.c $(filter-out proto/proto_json.c,$(wildcard proto/*.c))
+FREE_SRC = common/mem.c common/err.c common/buf.c common/cobs.c common/text.c common/clock.c common/signals.c $(filter-out proto/proto_json.c,$(wildcard proto/*.c))
 COMMON_SRC = $(wildcard common/*.c) $(wildcard proto/*.c)
 KIT_SRC = $(wildcard common/provider/*.c)
 GATEWAY_SRC = $(wildcard services/gateway/*.c services/gateway/http/*.c)
@@ -41,7 +41,7 @@ CLI_SRC = $(wildcard cli/*.c)
 obj = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
 
 DAEMONS = $(OUT)/bin/gateway $(OUT)/bin/gvisord
-PROGRAMS = $(DAEMONS) $(OUT)/bin/emergent $(OUT)/bin/ew-agent
+PROGRAMS = $(DAEMONS) $(OUT)/bin/emergent $(OUT)/bin/ew-agent $(OUT)/bin/ew-init
 
 all: $(PROGRAMS)
 
@@ -68,6 +68,10 @@ $(OUT)/libcommon.a: $(call obj,$(COMMON_SRC))
 $(OUT)/libkit.a: $(call obj,$(KIT_SRC))
 	@rm -f $@
 	ar rcs $@ $^
+# The store without the configuration, for tests: those that need it need not know its files.
+$(OUT)/libstore.a: $(call obj,$(filter-out %/store_open.c,$(wildcard services/gateway/store*.c)))
+	@rm -f $@
+	ar rcs $@ $^
 
 link = @printf '  %-5s %s\n' LINK $@; mkdir -p $(@D); $(CC) $(BASE) $(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS)
 $(OUT)/bin/gateway: $(call obj,$(GATEWAY_SRC)) $(OUT)/libcommon.a
@@ -77,12 +81,15 @@ $(OUT)/bin/gvisord: $(call obj,$(GVISORD_SRC)) $(OUT)/libkit.a $(OUT)/libcommon.
 $(OUT)/bin/emergent: $(call obj,$(CLI_SRC)) $(OUT)/libcommon.a
 	$(link)
 
+$(OUT)/bin/ew-init: $(call obj,deploy/init/ew_init.c) $(OUT)/libcommon.a
+	$(link)
+
 # ---- unit tests: one program per tests/unit/test_*.c; a test names more sources in a line `// LINK: file.c …` ----
 UNIT_SRC = $(wildcard tests/unit/test_*.c)
 UNIT_BIN = $(patsubst tests/unit/%.c,$(OUT)/unit/%,$(UNIT_SRC))
 link_of = $(call obj,$(shell sed -n 's|^// LINK:||p' $(1)))
 .SECONDEXPANSION:
-$(OUT)/unit/%: $(OUT)/obj/tests/unit/%.o $$(call link_of,tests/unit/%.c) $(OUT)/libkit.a $(OUT)/libcommon.a
+$(OUT)/unit/%: $(OUT)/obj/tests/unit/%.o $$(call link_of,tests/unit/%.c) $(OUT)/libstore.a $(OUT)/libkit.a $(OUT)/libcommon.a
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS) -lcriterion -lpcre2-8 -lmd
 unit: $(UNIT_BIN)
@@ -128,16 +135,22 @@ help:
 #: make asan     everything built with ASan and UBSan;     make fuzz   every fuzz target for FUZZ_SECONDS (60)
 #: make bench    the tables of docs/performance.md;        make docs   the generated documents
 #: make install  the Debian packages of deploy/packages.txt
+#: make docker-runtime  adds gVisor to /etc/docker/daemon.json (DOCKER_CONFIG_FILE); what is there stays
 install:
 	@sh deploy/install.sh
-run: install
+# What only tests need (compilers for fuzzing, a database server) stays away from who only runs the suite.
+install-run:
+	@sh deploy/install.sh build run
+run: install-run
 	@$(MAKE) --no-print-directory $(J) all
 	@BUILD=$(BUILD) sh deploy/dev/run.sh
-up: install
+up: install-run
 	@$(MAKE) --no-print-directory $(J) all
 	@BUILD=$(BUILD) sh deploy/dev/up.sh
 down:
 	@BUILD=$(BUILD) sh deploy/dev/down.sh
+docker-runtime:
+	@sh deploy/docker/runtime.sh $(or $(DOCKER_CONFIG_FILE),/etc/docker/daemon.json)
 asan:
 	@$(MAKE) --no-print-directory $(J) SANITIZE=1 all unit $(BUILD)/asan/bin/ew-agent-sanitized $(BUILD)/asan/bin/proto_reference
 check:
@@ -145,7 +158,7 @@ check:
 	@BUILD=$(BUILD) sh tests/run.sh unit
 test: install
 	@$(MAKE) --no-print-directory $(J) all asan fuzz-build
-	@BUILD=$(BUILD) sh tests/run.sh docs unit fuzz integration
+	@BUILD=$(BUILD) sh tests/run.sh docs unit fuzz integration integration-postgres integration-docker chaos
 fuzz: install
 	@$(MAKE) --no-print-directory $(J) fuzz-build
 	@BUILD=$(BUILD) FUZZ_SECONDS=$${FUZZ_SECONDS:-60} sh tests/run.sh fuzz
@@ -162,5 +175,5 @@ clean:
 
 # Objects are kept: make would delete those that only pattern rules name.
 .SECONDARY:
-.PHONY: all unit bench-build fuzz-build docs help install run up down asan check test fuzz bench lint fmt clean
+.PHONY: all unit bench-build fuzz-build docs help install install-run run up down docker-runtime asan check test fuzz bench lint fmt clean
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

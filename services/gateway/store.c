@@ -1,30 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The actor: a thread that alone touches the database, a queue in, a queue out, an eventfd that wakes the loop. */
-#include "services/gateway/store.h"
+/* The actor: a thread that alone touches the database, a queue in, a queue out, an eventfd that wakes it and one that
+ * wakes the loop. */
+#include "services/gateway/store_internal.h"
 
 #include "common/log.h"
 #include "common/mem.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-typedef struct job {
-    struct job *next;
-    enum store_statement statement;
-    bool is_durable;
-    bool is_waited; /* store_exec_wait stands by */
-    bool is_done;
-    size_t per_row, rows;
-    store_value_t *params; /* bytes behind the array, in one allocation */
-    size_t bytes;
-    store_rows_t result;
-    err_t *err;
-    store_done_fn done;
-    void *arg;
-} job_t;
+typedef store_job_t job_t;
 
 typedef struct queue {
     job_t *first;
@@ -34,14 +23,17 @@ typedef struct queue {
 struct store {
     store_db_t *db;
     pthread_t thread;
-    pthread_mutex_t lock; /* guards everything below */
-    pthread_cond_t work;
+    job_t *held; /* the actor's: jobs whose COMMIT broke off, until it is known what became of them */
+    int work_fd; /* wakes the actor */
+    int wake_fd; /* wakes the loop */
+    struct event *wake;
+    pthread_mutex_t lock;    /* guards everything below */
     pthread_cond_t finished; /* for store_exec_wait */
     queue_t in, out;
     size_t waiting, waiting_bytes; /* accepted and not yet handed back: what is bounded */
+    bool is_idle;                  /* the actor sleeps, or is about to */
     bool is_stopping;
-    int wake_fd;
-    struct event *wake;
+    bool is_unavailable;
 };
 
 static void queue_init(queue_t *q)
@@ -86,7 +78,7 @@ static job_t *job_new(enum store_statement statement, const store_value_t *param
     size_t count = per_row * rows;
     job->bytes = count * sizeof(*params);
     for (size_t i = 0; i < count; i++)
-        job->bytes += params[i].bytes == NULL ? 0 : params[i].len;
+        job->bytes += params[i].bytes == NULL ? 0 : params[i].len + 1;
     job->params = mem_alloc(job->bytes);
     uint8_t *at = (uint8_t *)(job->params + count);
     for (size_t i = 0; i < count; i++) {
@@ -96,45 +88,25 @@ static job_t *job_new(enum store_statement statement, const store_value_t *param
         if (params[i].len > 0)
             memcpy(at, params[i].bytes, params[i].len);
         job->params[i].bytes = at;
-        at += params[i].len; /* @UNSAFE: summed up above */
+        at += params[i].len + 1; /* @UNSAFE: summed up above */
     }
     return job;
 }
 
 /* ---- the actor's side ---- */
 
-static void run_job(store_db_t *db, job_t *job)
+static void wake(int fd)
 {
-    for (size_t i = 0; i < job->rows && job->err == NULL; i++)
-        (void)store_db_run(db, job->statement, job->params + i * job->per_row, job->per_row, &job->result, &job->err);
+    uint64_t one = 1;
+    if (write(fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+        log_error("store: write to an eventfd: errno %d", errno);
 }
 
-static void fail_job(job_t *job, const err_t *why)
+static void drain(int fd)
 {
-    if (job->err == NULL)
-        err_set(&job->err, err_code(why), "%s", err_message(why));
-}
-
-/* One transaction for the whole group. A failed BEGIN or COMMIT fails every job of it. */
-static void run_group(store_db_t *db, job_t *group)
-{
-    bool is_durable = false;
-    for (job_t *job = group; job != NULL; job = job->next)
-        is_durable |= job->is_durable;
-    auto_err err_t *e = NULL;
-    bool is_begun = store_db_begin(db, is_durable, &e) == 0;
-    if (is_begun) {
-        for (job_t *job = group; job != NULL && store_db_is_in_transaction(db); job = job->next)
-            run_job(db, job);
-        if (store_db_is_in_transaction(db))
-            (void)store_db_commit(db, &e);
-        else
-            err_set(&e, ERR_DATABASE, "the database undid a transaction, as it does when the disk is full or failing");
-    }
-    if (e == NULL)
-        return;
-    for (job_t *job = group; job != NULL; job = job->next)
-        fail_job(job, e);
+    uint64_t count;
+    if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+        log_error("store: read from an eventfd: errno %d", errno);
 }
 
 static job_t *take_group(store_t *s)
@@ -149,6 +121,8 @@ static job_t *take_group(store_t *s)
 
 static void hand_back(store_t *s, job_t *group)
 {
+    pthread_mutex_lock(&s->lock);
+    s->is_unavailable = !store_db_is_connected(s->db);
     while (group != NULL) {
         job_t *job = group;
         group = job->next;
@@ -157,27 +131,84 @@ static void hand_back(store_t *s, job_t *group)
             queue_add(&s->out, job);
     }
     pthread_cond_broadcast(&s->finished);
-    uint64_t one = 1;
-    if (write(s->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
-        log_error("store: wake the loop: errno %d", errno);
+    pthread_mutex_unlock(&s->lock);
+    wake(s->wake_fd);
+}
+
+static void run_or_hold(store_t *s, job_t *group)
+{
+    if (store_group_run(s->db, group) == STORE_UNKNOWN)
+        s->held = group;
+    else
+        hand_back(s, group);
+}
+
+/* Whether nothing is held any more. */
+static bool settle_held(store_t *s)
+{
+    if (s->held == NULL)
+        return true;
+    enum store_outcome outcome = s->db->backend->resolve(s->db);
+    if (outcome == STORE_UNKNOWN)
+        return false;
+    job_t *group = s->held;
+    s->held = NULL;
+    if (outcome == STORE_COMMITTED)
+        hand_back(s, group);
+    else
+        run_or_hold(s, group);
+    return s->held == NULL;
+}
+
+static void run_next(store_t *s, job_t *group)
+{
+    bool is_settled = settle_held(s);
+    if (is_settled && group != NULL) {
+        run_or_hold(s, group);
+    } else if (group != NULL) {
+        auto_err err_t *e = NULL;
+        err_set(&e, ERR_DATABASE_UNAVAILABLE, STORE_UNAVAILABLE);
+        store_group_fail(group, e);
+        hand_back(s, group);
+    }
+}
+
+/* Until there is work, or something to do for the connection. */
+static void sleep_until_needed(store_t *s)
+{
+    const store_backend_t *backend = s->db->backend;
+    struct pollfd fds[] = {{.fd = s->work_fd, .events = POLLIN},
+                           {.fd = backend->fd == NULL ? -1 : backend->fd(s->db), .events = POLLIN}};
+    int ready = poll(fds, COUNT_OF(fds), backend->due_ms == NULL ? -1 : backend->due_ms(s->db));
+    if (fds[0].revents != 0)
+        drain(s->work_fd);
+    if (backend->tick == NULL || (ready > 0 && fds[1].revents == 0))
+        return;
+    backend->tick(s->db);
+    (void)settle_held(s);
+    pthread_mutex_lock(&s->lock);
+    s->is_unavailable = !store_db_is_connected(s->db);
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void *actor(void *arg)
 {
     store_t *s = arg;
-    pthread_mutex_lock(&s->lock);
     for (;;) {
-        while (s->in.first == NULL && !s->is_stopping)
-            pthread_cond_wait(&s->work, &s->lock);
-        if (s->in.first == NULL)
-            break;
-        job_t *group = take_group(s);
-        pthread_mutex_unlock(&s->lock);
-        run_group(s->db, group);
         pthread_mutex_lock(&s->lock);
-        hand_back(s, group);
+        job_t *group = take_group(s);
+        bool is_over = group == NULL && s->is_stopping;
+        s->is_idle = group == NULL;
+        pthread_mutex_unlock(&s->lock);
+        if (is_over)
+            break;
+        if (group != NULL)
+            run_next(s, group);
+        else
+            sleep_until_needed(s);
     }
-    pthread_mutex_unlock(&s->lock);
+    if (!settle_held(s))
+        log_warn("store: closed before it was known what became of a transaction; the database knows");
     return NULL;
 }
 
@@ -214,9 +245,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
     store_t *s = arg;
-    uint64_t count;
-    if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-        log_error("store: read the wake descriptor: errno %d", errno);
+    drain(fd);
     pthread_mutex_lock(&s->lock);
     job_t *list = s->out.first;
     queue_init(&s->out);
@@ -234,13 +263,16 @@ static int enqueue(store_t *s, job_t *job, err_t **e)
 {
     pthread_mutex_lock(&s->lock);
     bool is_full = s->waiting >= STORE_QUEUE_MAX || s->waiting_bytes + job->bytes > STORE_QUEUE_BYTES;
+    bool is_wake_due = !is_full && s->is_idle;
     if (!is_full) {
         queue_add(&s->in, job);
         s->waiting++;
         s->waiting_bytes += job->bytes;
-        pthread_cond_signal(&s->work);
+        s->is_idle = false;
     }
     pthread_mutex_unlock(&s->lock);
+    if (is_wake_due)
+        wake(s->work_fd);
     if (!is_full)
         return 0;
     job_free(job);
@@ -298,6 +330,20 @@ size_t store_queue_length(store_t *s)
     return waiting;
 }
 
+int store_check(store_t *s, err_t **e)
+{
+    pthread_mutex_lock(&s->lock);
+    bool is_unavailable = s->is_unavailable;
+    pthread_mutex_unlock(&s->lock);
+    return is_unavailable ? err_set(e, ERR_DATABASE_UNAVAILABLE, STORE_UNAVAILABLE) : 0;
+}
+
+void store_client_error(const err_t *err, err_t **e)
+{
+    bool is_ours = err_code(err) == ERR_DATABASE_UNAVAILABLE || err_code(err) == ERR_OVERLOADED;
+    err_set(e, is_ours ? err_code(err) : ERR_DATABASE, "%s", is_ours ? err_message(err) : "Database operation failed");
+}
+
 const store_value_t *store_at(const store_result_t *result, size_t row, size_t column)
 {
     static const store_value_t NOTHING = {.kind = STORE_NULL};
@@ -337,34 +383,46 @@ static void store_free(store_t *s)
     if (s->wake != NULL)
         event_free(s->wake);
     fd_close_p(&s->wake_fd);
+    fd_close_p(&s->work_fd);
     for (job_t *job = queue_take(&s->out); job != NULL; job = queue_take(&s->out))
         job_free(job);
-    store_db_close(&s->db);
+    while (s->held != NULL) {
+        job_t *job = s->held;
+        s->held = job->next;
+        job_free(job);
+    }
+    if (s->db != NULL)
+        s->db->backend->close(s->db);
     pthread_mutex_destroy(&s->lock);
-    pthread_cond_destroy(&s->work);
     pthread_cond_destroy(&s->finished);
     free(s);
 }
 
-store_t *store_open_at(struct event_base *base, const char *path, err_t **e)
+static int open_descriptors(store_t *s, struct event_base *base, err_t **e)
+{
+    s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->work_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->wake_fd < 0 || s->work_fd < 0)
+        return err_set_errno(e, ERR_INTERNAL, errno, "make an eventfd");
+    s->wake = event_new(base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s);
+    event_add(s->wake, NULL);
+    return 0;
+}
+
+store_t *store_open_on(struct event_base *base, const store_backend_t *backend, const char *where, err_t **e)
 {
     store_t *s = mem_alloc(sizeof(*s));
     queue_init(&s->in);
     queue_init(&s->out);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->work, NULL);
     pthread_cond_init(&s->finished, NULL);
-    s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (s->wake_fd < 0) {
-        err_set_errno(e, ERR_INTERNAL, errno, "make an eventfd");
-        store_free(s);
-        return NULL;
-    }
-    s->wake = event_new(base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s);
-    event_add(s->wake, NULL);
-    s->db = store_db_open(path, e);
+    int result = open_descriptors(s, base, e);
     /* The connection is made here and handed to the thread; from then on only the thread uses it. */
-    if (s->db == NULL || store_migrate(s->db, e) != 0 || start_actor(s, e) != 0) {
+    if (result == 0) {
+        s->db = backend->open(where, e);
+        result = s->db == NULL ? -1 : store_migrate(s->db, e);
+    }
+    if (result != 0 || start_actor(s, e) != 0) {
         store_free(s);
         return NULL;
     }
@@ -377,8 +435,8 @@ void store_close(store_t **s)
         return;
     pthread_mutex_lock(&(*s)->lock);
     (*s)->is_stopping = true;
-    pthread_cond_signal(&(*s)->work);
     pthread_mutex_unlock(&(*s)->lock);
+    wake((*s)->work_fd);
     pthread_join((*s)->thread, NULL);
     store_free(*s);
     *s = NULL;

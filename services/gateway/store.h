@@ -8,6 +8,10 @@
  * commit), so that a thousand creates cost one fsync; a request is answered after the commit that holds it. A statement
  * that fails fails alone.
  *
+ * A database that cannot be reached (PostgreSQL) fails requests with `database_unavailable`: then nothing of them was
+ * or will be done. Only those whose COMMIT was under way when the connection broke are kept, and answered with the
+ * truth as soon as the database tells it. The store comes back by itself.
+ *
  * Ownership: parameters are copied; a result is borrowed for the callback. Callbacks run in the event loop, never
  * within the call. Limits: STORE_QUEUE_MAX requests and STORE_QUEUE_BYTES of parameters are under way, then
  * `overloaded`; a result has at most STORE_ROWS_MAX rows.
@@ -92,33 +96,15 @@ int store_exec_wait(store_t *s, enum store_statement statement, const store_valu
 /* Opens (or makes, 0600) the SQLite file and brings its schema up to date. A schema newer than this program is refused.
  */
 store_t *store_open_at(struct event_base *base, const char *path, err_t **e);
+/* The same for postgres://… or postgresql://…, as libpq reads it. Waits some seconds for a server that starts. */
+store_t *store_open_postgres(struct event_base *base, const char *url, err_t **e);
 /* Finishes what waits, then closes. Callbacks that did not run yet never will. */
 void store_close(store_t **s);
 
 size_t store_queue_length(store_t *s);
-
-/* ---- between store.c and store_sqlite.c: one connection, used by one thread at a time ---- */
-
-typedef struct store_db store_db_t;
-typedef struct store_rows { /* grows while a statement runs; freed by store_rows_free */
-    store_value_t *values;
-    size_t value_count;
-    size_t value_cap;
-    size_t column_count;
-    int64_t changed;
-} store_rows_t;
-
-store_db_t *store_db_open(const char *path, err_t **e);
-void store_db_close(store_db_t **db);
-int store_db_begin(store_db_t *db, bool is_durable, err_t **e);
-int store_db_commit(store_db_t *db, err_t **e);  /* rolls back on failure */
-bool store_db_is_in_transaction(store_db_t *db); /* a full disk ends one by itself */
-int store_db_run(store_db_t *db, enum store_statement statement, const store_value_t *params, size_t count,
-                 store_rows_t *rows, err_t **e);
-void store_rows_free(store_rows_t *rows);
-int store_db_exec_text(store_db_t *db, const char *sql, err_t **e); /* schema statements */
-int store_db_version(store_db_t *db, int64_t *version, err_t **e);  /* 0 without schema_migrations */
-int store_db_note_version(store_db_t *db, int64_t version, const char *name, err_t **e);
-int store_migrate(store_db_t *db, err_t **e); /* store_migrations.c */
+/* Whether the database could be reached when it was last tried; else -1 and `database_unavailable`. Never waits. */
+int store_check(store_t *s, err_t **e);
+/* What a client is told when the store failed: none of the database's own words, but whether it may retry. */
+void store_client_error(const err_t *err, err_t **e);
 
 #endif

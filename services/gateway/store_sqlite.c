@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* One SQLite connection: WAL, FULL sync for durable transactions, statements prepared once. */
-#include "services/gateway/store.h"
+#include "services/gateway/store_internal.h"
 
-#include "common/buf.h"
 #include "common/clock.h"
 #include "common/mem.h"
 
@@ -14,19 +13,19 @@
 
 #define BUSY_TIMEOUT_MS 10000
 
-static const char *const STATEMENTS[] = {
-#define X(name, sql) sql,
-#include "services/gateway/store_sql.def"
-#undef X
-};
-
-struct store_db {
+typedef struct sqlite_db {
+    store_db_t db; /* first: a store_db_t is its sqlite_db_t */
     sqlite3 *handle;
     sqlite3_stmt *prepared[STORE_STATEMENT_COUNT];
     bool is_relaxed; /* PRAGMA synchronous=NORMAL is on */
-};
+} sqlite_db_t;
 
-static int fail(store_db_t *db, const char *what, err_t **e)
+static sqlite_db_t *sqlite_of(store_db_t *db)
+{
+    return (sqlite_db_t *)db;
+}
+
+static int fail(const sqlite_db_t *db, const char *what, err_t **e)
 {
     int code = sqlite3_errcode(db->handle);
     int system_errno = sqlite3_system_errno(db->handle);
@@ -47,8 +46,9 @@ static char *to_dialect(const char *sql)
     return text;
 }
 
-int store_db_exec_text(store_db_t *db, const char *sql, err_t **e)
+static int exec_text(store_db_t *opaque, const char *sql, err_t **e)
 {
+    sqlite_db_t *db = sqlite_of(opaque);
     auto_free char *text = to_dialect(sql);
     if (sqlite3_exec(db->handle, text, NULL, NULL, NULL) != SQLITE_OK)
         return fail(db, "database", e);
@@ -64,68 +64,73 @@ static int create_private(const char *path, err_t **e)
     return 0;
 }
 
-store_db_t *store_db_open(const char *path, err_t **e)
+static void sqlite_close(store_db_t *opaque)
+{
+    sqlite_db_t *db = sqlite_of(opaque);
+    for (size_t i = 0; i < STORE_STATEMENT_COUNT; i++)
+        sqlite3_finalize(db->prepared[i]);
+    sqlite3_close(db->handle);
+    free(db);
+}
+
+static store_db_t *sqlite_open(const char *path, err_t **e)
 {
     if (create_private(path, e) != 0)
         return NULL;
-    store_db_t *db = mem_alloc(sizeof(*db));
+    sqlite_db_t *db = mem_alloc(sizeof(*db));
+    db->db.backend = &STORE_SQLITE;
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
     if (sqlite3_open_v2(path, &db->handle, flags, NULL) != SQLITE_OK) {
         (void)fail(db, path, e);
-        store_db_close(&db);
+        sqlite_close(&db->db);
         return NULL;
     }
     sqlite3_busy_timeout(db->handle, BUSY_TIMEOUT_MS);
-    if (store_db_exec_text(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON", e) != 0) {
+    if (exec_text(&db->db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON", e) != 0) {
         err_wrap(e, "open the database %s", path);
-        store_db_close(&db);
+        sqlite_close(&db->db);
         return NULL;
     }
-    return db;
+    return &db->db;
 }
 
-void store_db_close(store_db_t **db)
+static int sqlite_begin(store_db_t *opaque, bool is_durable, bool is_writing, err_t **e)
 {
-    if (*db == NULL)
-        return;
-    for (size_t i = 0; i < STORE_STATEMENT_COUNT; i++)
-        sqlite3_finalize((*db)->prepared[i]);
-    sqlite3_close((*db)->handle);
-    free(*db);
-    *db = NULL;
-}
-
-int store_db_begin(store_db_t *db, bool is_durable, err_t **e)
-{
+    sqlite_db_t *db = sqlite_of(opaque);
+    (void)is_writing;
     if (is_durable == db->is_relaxed) {
-        if (store_db_exec_text(db, is_durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", e) != 0)
+        if (exec_text(opaque, is_durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", e) != 0)
             return -1;
         db->is_relaxed = !is_durable;
     }
-    return store_db_exec_text(db, "BEGIN IMMEDIATE", e);
+    return exec_text(opaque, "BEGIN IMMEDIATE", e);
 }
 
-int store_db_commit(store_db_t *db, err_t **e)
+static bool is_in_transaction(const store_db_t *db)
 {
-    if (store_db_exec_text(db, "COMMIT", e) == 0)
-        return 0;
-    if (!sqlite3_get_autocommit(db->handle)) {
-        auto_err err_t *ignored = NULL;
-        (void)store_db_exec_text(db, "ROLLBACK", &ignored);
-    }
-    return -1;
+    return !sqlite3_get_autocommit(((const sqlite_db_t *)db)->handle);
 }
 
-bool store_db_is_in_transaction(store_db_t *db)
+static void sqlite_rollback(store_db_t *db)
 {
-    return !sqlite3_get_autocommit(db->handle);
+    auto_err err_t *ignored = NULL;
+    if (is_in_transaction(db))
+        (void)exec_text(db, "ROLLBACK", &ignored);
 }
 
-static int prepare(store_db_t *db, enum store_statement statement, err_t **e)
+static enum store_outcome sqlite_commit(store_db_t *db, err_t **e)
+{
+    if (exec_text(db, "COMMIT", e) == 0)
+        return STORE_COMMITTED;
+    sqlite_rollback(db);
+    return STORE_NOT_COMMITTED;
+}
+
+static int prepare(sqlite_db_t *db, enum store_statement statement, err_t **e)
 {
     if (db->prepared[statement] != NULL)
         return 0;
-    auto_free char *text = to_dialect(STATEMENTS[statement]);
+    auto_free char *text = to_dialect(store_statement_sql(statement));
     if (sqlite3_prepare_v3(db->handle, text, -1, SQLITE_PREPARE_PERSISTENT, &db->prepared[statement], NULL) !=
         SQLITE_OK)
         return fail(db, "prepare a statement", e);
@@ -153,30 +158,10 @@ static int bind_value(sqlite3_stmt *stmt, size_t number, const store_value_t *va
     return sqlite3_bind_null(stmt, index);
 }
 
-static store_value_t *add_value(store_rows_t *rows)
-{
-    if (rows->value_count == rows->value_cap) {
-        rows->value_cap = rows->value_cap ? rows->value_cap * 2 : 32;
-        rows->values = mem_realloc(rows->values, rows->value_cap * sizeof(*rows->values));
-    }
-    store_value_t *value = &rows->values[rows->value_count++];
-    memset(value, 0, sizeof(*value));
-    return value;
-}
-
-/* With a NUL behind them, for texts. */
-static void *copy_bytes(const void *bytes, size_t len)
-{
-    uint8_t *copy = mem_alloc(len + 1);
-    if (len > 0)
-        memcpy(copy, bytes, len);
-    return copy;
-}
-
 static void take_row(sqlite3_stmt *stmt, store_rows_t *rows)
 {
     for (int i = 0; i < (int)rows->column_count; i++) {
-        store_value_t *value = add_value(rows);
+        store_value_t *value = store_rows_add(rows);
         int type = sqlite3_column_type(stmt, i);
         if (type == SQLITE_INTEGER) {
             value->kind = STORE_INT;
@@ -186,12 +171,12 @@ static void take_row(sqlite3_stmt *stmt, store_rows_t *rows)
             const void *bytes =
                 type == SQLITE_BLOB ? sqlite3_column_blob(stmt, i) : (const void *)sqlite3_column_text(stmt, i);
             value->len = (size_t)sqlite3_column_bytes(stmt, i);
-            value->bytes = copy_bytes(bytes, value->len);
+            value->bytes = store_copy_bytes(bytes, value->len);
         }
     }
 }
 
-static int step_all(store_db_t *db, sqlite3_stmt *stmt, store_rows_t *rows, err_t **e)
+static int step_all(sqlite_db_t *db, sqlite3_stmt *stmt, store_rows_t *rows, err_t **e)
 {
     int64_t before = sqlite3_total_changes64(db->handle);
     rows->column_count = (size_t)sqlite3_column_count(stmt);
@@ -209,8 +194,8 @@ static int step_all(store_db_t *db, sqlite3_stmt *stmt, store_rows_t *rows, err_
     return 0;
 }
 
-int store_db_run(store_db_t *db, enum store_statement statement, const store_value_t *params, size_t count,
-                 store_rows_t *rows, err_t **e)
+static int run_once(sqlite_db_t *db, enum store_statement statement, const store_value_t *params, size_t count,
+                    store_rows_t *rows, err_t **e)
 {
     if (prepare(db, statement, e) != 0)
         return -1;
@@ -226,16 +211,18 @@ int store_db_run(store_db_t *db, enum store_statement statement, const store_val
     return result;
 }
 
-void store_rows_free(store_rows_t *rows)
+static int sqlite_run(store_db_t *db, enum store_statement statement, const store_value_t *params, size_t per_row,
+                      size_t rows, store_rows_t *out, err_t **e)
 {
-    for (size_t i = 0; i < rows->value_count; i++)
-        free((void *)(uintptr_t)rows->values[i].bytes);
-    free(rows->values);
-    memset(rows, 0, sizeof(*rows));
+    int result = 0;
+    for (size_t i = 0; i < rows && result == 0; i++)
+        result = run_once(sqlite_of(db), statement, params + i * per_row, per_row, out, e);
+    return result;
 }
 
-int store_db_version(store_db_t *db, int64_t *version, err_t **e)
+static int sqlite_version(store_db_t *opaque, int64_t *version, err_t **e)
 {
+    sqlite_db_t *db = sqlite_of(opaque);
     sqlite3_stmt *stmt = NULL;
     if (sqlite3_prepare_v2(db->handle, "SELECT COALESCE(MAX(version), 0) FROM schema_migrations", -1, &stmt, NULL) !=
             SQLITE_OK ||
@@ -249,8 +236,9 @@ int store_db_version(store_db_t *db, int64_t *version, err_t **e)
     return 0;
 }
 
-int store_db_note_version(store_db_t *db, int64_t version, const char *name, err_t **e)
+static int sqlite_note_version(store_db_t *opaque, int64_t version, const char *name, err_t **e)
 {
+    sqlite_db_t *db = sqlite_of(opaque);
     sqlite3_stmt *stmt = NULL;
     const char *sql = "INSERT INTO schema_migrations (version, name, applied_at) VALUES ($1, $2, $3)";
     int result = sqlite3_prepare_v2(db->handle, sql, -1, &stmt, NULL);
@@ -264,4 +252,23 @@ int store_db_note_version(store_db_t *db, int64_t version, const char *name, err
         (void)fail(db, "note the schema version", e);
     sqlite3_finalize(stmt);
     return result == SQLITE_DONE ? 0 : -1;
+}
+
+const store_backend_t STORE_SQLITE = {
+    .name = "sqlite",
+    .open = sqlite_open,
+    .close = sqlite_close,
+    .begin = sqlite_begin,
+    .commit = sqlite_commit,
+    .rollback = sqlite_rollback,
+    .run = sqlite_run,
+    .is_in_transaction = is_in_transaction,
+    .exec_text = exec_text,
+    .version = sqlite_version,
+    .note_version = sqlite_note_version,
+};
+
+store_t *store_open_at(struct event_base *base, const char *path, err_t **e)
+{
+    return store_open_on(base, &STORE_SQLITE, path, e);
 }

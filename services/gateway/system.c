@@ -5,6 +5,7 @@
 #include "services/gateway/api_internal.h"
 
 #include "common/mem.h"
+#include "services/gateway/store.h"
 
 #include <string.h>
 
@@ -54,16 +55,26 @@ static size_t write_providers(gateway_t *gw, json_writer_t *w)
     return healthy;
 }
 
+/* False: workspaces cannot be made or changed now; tool calls go on. */
+static bool has_database(gateway_t *gw, err_t **e)
+{
+    return gw->store == NULL || store_check(gw->store, e) == 0;
+}
+
 void system_health(api_request_t *r)
 {
+    auto_err err_t *e = NULL;
     buf_t json;
     json_writer_t w;
     buf_init(&json, 0);
     json_writer_init(&w, &json);
     json_write_open_object(&w);
     size_t healthy = write_providers(r->gw, &w);
+    bool is_stored = has_database(r->gw, &e);
+    json_write_key(&w, "database");
+    json_write_str(&w, is_stored ? "ok" : err_message(e));
     json_write_key(&w, "status");
-    json_write_str(&w, healthy ? "ok" : "degraded");
+    json_write_str(&w, healthy && is_stored ? "ok" : "degraded");
     json_write_key(&w, "version");
     json_write_str(&w, EW_VERSION);
     json_write_close_object(&w);
@@ -73,8 +84,13 @@ void system_health(api_request_t *r)
 void system_ready(api_request_t *r)
 {
     auto_buf buf_t ignored;
+    auto_err err_t *e = NULL;
     json_writer_t w;
     buf_init(&ignored, 0);
+    if (!has_database(r->gw, &e)) {
+        api_reply_error(r, e);
+        return;
+    }
     json_writer_init(&w, &ignored);
     json_write_open_object(&w);
     if (write_providers(r->gw, &w) == 0) {
