@@ -10,7 +10,9 @@
 #include "common/mem.h"
 #include "common/text.h"
 #include "proto/proto_json.h"
+#include "services/gateway/audit.h"
 #include "services/gateway/json_guard.h"
+#include "services/gateway/tools.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -207,11 +209,13 @@ workspace_row_t *api_ready_workspace(api_request_t *r, fabric_peer_t **peer)
     auto_err err_t *e = NULL;
     workspace_row_t *ws = workspaces_find(r->gw, r->params[0], &r->caller, &e);
     if (ws && !r->workspace[0]) {
-        memcpy(r->workspace, ws->id_text, sizeof r->workspace);
-        snprintf(r->session, sizeof r->session, "%s", ws->agent_session_id ? ws->agent_session_id : "");
+        api_note_workspace(r, ws);
     }
-    if (ws && ws->status != WORKSPACE_READY) {
-        err_set(&e, ERR_BAD_REQUEST, "workspace is not ready (current status: %s)", api_status_name(ws->status));
+    enum workspace_admission admission = ws ? workspaces_admit(ws, &e) : WORKSPACE_REFUSED;
+    if (admission == WORKSPACE_WAKES && peer) { /* it was stopped since the gate let the request through */
+        err_set(&e, ERR_OVERLOADED, "the workspace is being resumed; retry in a moment");
+    }
+    if (admission == WORKSPACE_REFUSED || (admission == WORKSPACE_WAKES && peer)) {
         ws = NULL;
     }
     if (ws && peer) {
@@ -222,6 +226,33 @@ workspace_row_t *api_ready_workspace(api_request_t *r, fabric_peer_t **peer)
         api_reply_error(r, e);
     }
     return ws;
+}
+
+/* A workspace that was stopped because nobody used it comes back first; `then` goes on. False: nothing to wait for. */
+static bool wait_for_workspace(api_request_t *r, route_fn then)
+{
+    auto_err err_t *e = NULL;
+    workspace_row_t *ws = r->route->verb ? workspaces_find(r->gw, r->params[0], &r->caller, &e) : NULL;
+    if (!ws || workspaces_admit(ws, &e) != WORKSPACE_WAKES) {
+        return false; /* what is wrong with it the handler finds, too */
+    }
+    workspaces_wake(ws, r, then);
+    return true;
+}
+
+static void run_stream(api_request_t *r)
+{
+    r->route->handler(r);
+    http_pause_body(r->http, false);
+}
+
+static void start_stream(api_request_t *r)
+{
+    if (!wait_for_workspace(r, run_stream)) {
+        r->route->handler(r);
+    } else if (!r->is_replied) {
+        http_pause_body(r->http, true); /* the body stays with the client until there is somebody to take it */
+    }
 }
 
 static void on_headers(void *arg, http_request_t *http)
@@ -235,11 +266,12 @@ static void on_headers(void *arg, http_request_t *http)
     if (r->route->verb && !api_ready_workspace(r, NULL)) {
         return;
     }
+    audit_take_workspace(r);
     if (!pass_body_head(r)) {
         return;
     }
     if (r->route->body == BODY_STREAM) {
-        r->route->handler(r);
+        start_stream(r);
     } else if (r->route->body == BODY_JSON) {
         http_set_body_time(http, API_BODY_MS);
     }
@@ -404,6 +436,15 @@ static int add_process_id(api_request_t *r, err_t **e)
     return 0;
 }
 
+static void run_handler(api_request_t *r)
+{
+    if (r->route->request) {
+        tool_note_request(r);
+    }
+    r->route->handler(r);
+    release_input(r);
+}
+
 static void on_end(http_request_t *http)
 {
     api_request_t *r = http_data(http);
@@ -425,8 +466,9 @@ static void on_end(http_request_t *http)
         api_reply_error(r, e);
         return;
     }
-    r->route->handler(r);
-    release_input(r);
+    if (!wait_for_workspace(r, run_handler)) {
+        run_handler(r);
+    }
 }
 
 static void on_writable(http_request_t *http)
@@ -434,28 +476,6 @@ static void on_writable(http_request_t *http)
     api_request_t *r = http_data(http);
     if (r->on_writable) {
         r->on_writable(r);
-    }
-}
-
-static void write_log(api_request_t *r, uint64_t duration_us)
-{
-    char trace[33];
-    hex_encode(trace, r->trace.bytes, sizeof r->trace.bytes);
-    log_ctx_t ctx = {.trace = trace, .sandbox = r->workspace[0] ? r->workspace : NULL, .request = r->request_id};
-    unsigned long long ms = duration_us / 1000;
-    if (r->route && r->route->verb) {
-        const verb_row_t *verb = verb_row(r->route->verb);
-        bool is_ok = r->status < 400;
-        log_write(is_ok ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, &ctx,
-                  "audit: tool operation %s tool=%s workspace=%s session=%s caller=%s status=%d duration_ms=%llu "
-                  "request={%s}%s%s%s%s",
-                  is_ok ? "completed" : "failed", verb->name, r->workspace[0] ? r->workspace : "-",
-                  r->session[0] ? r->session : "-", r->caller.name[0] ? r->caller.name : "-", r->status, ms,
-                  r->audit ? r->audit : "", is_ok ? "" : " error=", is_ok ? "" : r->error_code, is_ok ? "" : ": ",
-                  is_ok ? "" : r->error_text);
-    } else if (log_is_on(LOG_LEVEL_DEBUG)) {
-        log_write(LOG_LEVEL_DEBUG, &ctx, "%s %s %d %llu ms", r->route ? r->route->method : "-",
-                  r->route ? r->route->path : "unknown path", r->status, ms);
     }
 }
 
@@ -481,7 +501,7 @@ static void on_close(http_request_t *http, bool is_hangup)
     if (r->gw->metrics) {
         metrics_request(r->gw->metrics, r->route, r->status, duration_us);
     }
-    write_log(r, duration_us);
+    audit_request(r, duration_us);
     request_free(r);
 }
 

@@ -191,7 +191,9 @@ static void fail_change(change_t *c, const err_t *err)
 {
     log_error("change the API keys: %s", err_message(err));
     api_request_t *r = change_end(c);
-    if (r != NULL)
+    if (r != NULL && err_code(err) == ERR_DATABASE_UNAVAILABLE)
+        api_reply_error(r, err);
+    else if (r != NULL)
         api_fail(r, ERR_DATABASE, "Database operation failed");
 }
 
@@ -210,7 +212,10 @@ static void on_key_inserted(void *arg, const store_result_t *result, const err_t
     json_writer_t w;
     json_writer_init(&w, &json);
     write_key(&w, c->key, c->secret);
+    const api_key_t *key = c->key;
     api_request_t *r = change_end(c);
+    if (r != NULL)
+        r->audit = mem_printf("id=\"%s\" name=\"%s\" owner=\"%s\"", key->id, key->name, key->owner);
     if (r != NULL)
         api_reply_json(r, 201, &json);
     buf_wipe(&json);

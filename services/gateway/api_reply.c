@@ -8,6 +8,7 @@
 #include "common/mem.h"
 #include "common/text.h"
 #include "proto/proto_json.h"
+#include "services/gateway/audit.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -61,7 +62,7 @@ static void note_error(api_request_t *r, const err_t *err)
 {
     snprintf(r->error_code, sizeof r->error_code, "%s", err_code_name(err_code(err)));
     snprintf(r->error_text, sizeof r->error_text, "%s", err_message(err));
-    bool is_audited = r->route && r->route->verb; /* the audit line tells it */
+    bool is_audited = audit_operation(r->route); /* the audit line tells it */
     if (err_code_http(err_code(err)) >= 500 && !is_audited) {
         log_ctx_t ctx = {.request = r->request_id};
         /* Probes ask every second; what they hear of is logged where it changes. */

@@ -13,14 +13,19 @@
 #include "services/gateway/http/http.h"
 
 #include <jansson.h>
+#include <stdio.h>
+#include <string.h>
 
 typedef struct store store_t;
 typedef struct workspaces workspaces_t;
+typedef struct snapshots snapshots_t;
 typedef struct orchestrator orchestrator_t;
 typedef struct auth auth_t;
 typedef struct metrics metrics_t;
 typedef struct api api_t;
 typedef struct idempotency idempotency_t;
+typedef struct warm_pool_set warm_pool_set_t;
+typedef struct audit audit_t;
 
 typedef struct gateway {
     daemon_t daemon;
@@ -29,11 +34,14 @@ typedef struct gateway {
     http_server_t *http;
     store_t *store;
     workspaces_t *workspaces;
+    snapshots_t *snapshots;
     orchestrator_t *orchestrator;
     auth_t *auth;
     api_t *api;
     metrics_t *metrics;
     idempotency_t *idempotency;
+    warm_pool_set_t *warm_pools;
+    audit_t *audit; /* NULL: nothing is audited (tests) */
 } gateway_t;
 
 /* ---- one REST request, from the gate to the reply (api.c) ---- */
@@ -150,6 +158,8 @@ const route_t *api_route_at(size_t i); /* NULL past the end: for OpenAPI, metric
 /* ---- workspaces (workspaces.c) ---- */
 
 enum workspace_status { WORKSPACE_CREATING, WORKSPACE_READY, WORKSPACE_STOPPING, WORKSPACE_STOPPED, WORKSPACE_ERROR };
+/* What is under way: decided at once in memory, on disk before the daemon is asked, finished after a crash. */
+enum workspace_intent { INTENT_NONE, INTENT_STOP, INTENT_RESUME, INTENT_DESTROY };
 
 /* One row, cached in memory; owned by workspaces_t, valid until the loop returns. */
 struct workspace_row {
@@ -157,6 +167,9 @@ struct workspace_row {
     char id_text[UUID_TEXT_SIZE];
     char owner[64];
     enum workspace_status status;
+    enum workspace_intent intent;
+    char *stop_reason;   /* who stopped it: "user", "idle", "daemon"; NULL unless stopped or being stopped */
+    int64_t ttl_seconds; /* life after its last use; 0 = the configured one */
     char *agent_session_id;
     char *container_type, *provider, *provider_workspace_id, *repository_url, *branch, *deployment_mode, *lifecycle;
     char *image, *network, *failure_reason, *snapshot_id;
@@ -165,10 +178,23 @@ struct workspace_row {
     int64_t created_at_ms, last_used_at_ms, expires_at_ms; /* expires 0 = never */
 };
 
+/* Which workspace a request is about, for log and audit. */
+static inline void api_note_workspace(api_request_t *r, const workspace_row_t *ws)
+{
+    memcpy(r->workspace, ws->id_text, sizeof r->workspace);
+    snprintf(r->session, sizeof r->session, "%s", ws->agent_session_id ? ws->agent_session_id : "");
+}
+
 /* NULL + error: bad id (400 "invalid workspace id format"), unknown or foreign (404 "workspace '<id>' not found"). */
 workspace_row_t *workspaces_find(gateway_t *gw, const char *id_text, const caller_t *caller, err_t **e);
 /* The daemon that has the sandbox. NULL + provider_unavailable when it is not connected now. */
 fabric_peer_t *workspaces_peer(gateway_t *gw, const workspace_row_t *ws, err_t **e);
+/* May a tool run there now? REFUSED + error; WAKES: nobody used it and so it was stopped: workspaces_wake. */
+enum workspace_admission { WORKSPACE_REFUSED, WORKSPACE_RUNS, WORKSPACE_WAKES };
+enum workspace_admission workspaces_admit(const workspace_row_t *ws, err_t **e);
+/* Resumes it; then `then` goes on with the request, or its error was replied. The request's state and on_close are in
+ * use until then. */
+void workspaces_wake(workspace_row_t *ws, api_request_t *r, route_fn then);
 /* last_used_at and expires_at, in memory now, written in batches. */
 void workspaces_touch(gateway_t *gw, workspace_row_t *ws);
 /* Events for GET /:id/events: subscriber is called until unsubscribed. */
@@ -183,6 +209,22 @@ void workspaces_on_peer_up(gateway_t *gw, fabric_peer_t *peer);
 void workspaces_on_peer_down(gateway_t *gw, fabric_peer_t *peer);
 void workspaces_on_sandbox_event(gateway_t *gw, fabric_peer_t *peer, const uuid16_t *sandbox,
                                  const struct sandbox_event *event);
+
+/* ---- snapshots (snapshots.c); open after workspaces, close before them ---- */
+
+enum snapshot_status { SNAPSHOT_CREATING, SNAPSHOT_READY, SNAPSHOT_ERROR, SNAPSHOT_DELETING };
+
+int snapshots_open(gateway_t *gw, err_t **e);
+void snapshots_close(gateway_t *gw);
+void snapshots_on_peer_up(gateway_t *gw, fabric_peer_t *peer);
+size_t snapshots_count(const gateway_t *gw, enum snapshot_status status);
+const char *snapshot_status_name(enum snapshot_status status); /* "creating", "ready", … */
+
+/* ---- audit (audit.c): a line in the log and a row in the store ---- */
+
+/* What the suite does by itself: "expire", "idle_stop", "restart", "sweep", … ws NULL = no workspace of anybody.
+ * summary (may be NULL) and err (NULL = done) hold no contents and no secrets. Copied. */
+void audit_note(gateway_t *gw, const char *operation, const workspace_row_t *ws, const char *summary, const err_t *err);
 
 /* ---- orchestrator (orchestrator.c): which provider, with fallback ---- */
 
@@ -208,17 +250,34 @@ void workspace_create(api_request_t *r);
 void workspace_list(api_request_t *r);
 void workspace_get(api_request_t *r);
 void workspace_delete(api_request_t *r);
+void workspace_stop(api_request_t *r);
+void workspace_resume(api_request_t *r);
+void workspace_attach(api_request_t *r);
+void workspace_detach(api_request_t *r);
+void workspace_assignments(api_request_t *r);
+void workspace_patch(api_request_t *r);
 void workspace_providers(api_request_t *r);
 void workspace_events(api_request_t *r);
+void workspace_from_snapshot(api_request_t *r);
+void workspace_fork(api_request_t *r);
+void snapshot_take(api_request_t *r);
+void snapshot_list(api_request_t *r);
+void snapshot_get(api_request_t *r);
+void snapshot_delete(api_request_t *r);
 void tool_call(api_request_t *r);      /* every JSON verb */
 void tool_bash(api_request_t *r);      /* + SSE, background */
 void process_output(api_request_t *r); /* + SSE */
 void file_get(api_request_t *r);
 void file_put(api_request_t *r);
 void file_watch(api_request_t *r);
+void audit_list(api_request_t *r);
+void audit_list_workspace(api_request_t *r);
 void api_key_list(api_request_t *r);
 void api_key_create(api_request_t *r);
 void api_key_delete(api_request_t *r);
+void warm_pool_list(api_request_t *r);
+void warm_pool_set(api_request_t *r);
+void warm_pool_reset(api_request_t *r);
 void system_health(api_request_t *r);
 void system_ready(api_request_t *r);
 void system_version(api_request_t *r);

@@ -7,7 +7,9 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "services/gateway/audit.h"
 #include "services/gateway/idempotency.h"
+#include "services/gateway/warm_pools.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +20,9 @@
 static void on_up(void *arg, fabric_peer_t *peer)
 {
     workspaces_on_peer_up(arg, peer);
+    snapshots_on_peer_up(arg, peer);
     orchestrator_on_peer_up(arg, peer);
+    warm_pools_on_peer_up(arg, peer);
 }
 
 static void on_down(void *arg, fabric_peer_t *peer, const char *reason)
@@ -85,8 +89,9 @@ static int open_all(gateway_t *gw, err_t **e)
     gw->idempotency = idempotency_new();
     gw->calls = call_table_new(gw->daemon.base);
     gw->store = store_open(gw, e);
-    if (!gw->store || api_open(gw, e) || auth_open(gw, e) || orchestrator_open(gw, e) || workspaces_open(gw, e) ||
-        open_fabric(gw, e) || open_http(gw, e)) {
+    if (!gw->store || audit_open(gw, e) || api_open(gw, e) || auth_open(gw, e) || orchestrator_open(gw, e) ||
+        workspaces_open(gw, e) || snapshots_open(gw, e) || warm_pools_open(gw, e) || open_fabric(gw, e) ||
+        open_http(gw, e)) {
         return -1;
     }
     log_info("listening on http://%s:%u", gw->daemon.config.server_address, http_server_port(gw->http));
@@ -124,9 +129,12 @@ static void close_all(gateway_t *gw)
 {
     http_server_destroy(&gw->http);
     fabric_destroy(&gw->fabric);
+    warm_pools_close(gw);
+    snapshots_close(gw);
     workspaces_close(gw);
     orchestrator_close(gw);
     auth_close(gw);
+    audit_close(gw);
     api_close(gw);
     call_table_destroy(&gw->calls);
     store_close(&gw->store);

@@ -5,6 +5,8 @@
 #include "common/mem.h"
 #include "common/text.h"
 #include "services/gateway/api_internal.h"
+#include "services/gateway/audit.h"
+#include "services/gateway/warm_pools.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -78,6 +80,16 @@ static double calls(gateway_t *gw)
     return gw->calls ? (double)call_table_count(gw->calls) : 0;
 }
 
+static double audit_lines(gateway_t *gw)
+{
+    return (double)audit_waiting(gw);
+}
+
+static double audit_lines_lost(gateway_t *gw)
+{
+    return (double)audit_lost(gw);
+}
+
 static double open_files(gateway_t *gw)
 {
     (void)gw;
@@ -126,6 +138,8 @@ static const struct {
     {"ew_http_connections", "gauge", "Open client connections.", connections},
     {"ew_http_event_streams", "gauge", "Open server-sent event streams.", event_streams},
     {"ew_calls_in_flight", "gauge", "Calls to daemons and agents under way.", calls},
+    {"ew_audit_waiting", "gauge", "Lines of the audit that the database has not taken yet.", audit_lines},
+    {"ew_audit_lost_total", "counter", "Lines of the audit lost while the database took none.", audit_lines_lost},
     {"process_max_fds", "gauge", "Most descriptors the process may open.", open_files},
     {"process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes},
     {"process_cpu_seconds_total", "counter", "User and system CPU time spent.", cpu_seconds},
@@ -224,7 +238,13 @@ void metrics_write(gateway_t *gw, buf_t *out)
                        workspaces_count(gw, (enum workspace_status)s));
         }
     }
+    write_head(out, "ew_snapshots", "gauge", "Snapshots by status.");
+    for (int s = SNAPSHOT_CREATING; s <= SNAPSHOT_DELETING; s++) {
+        buf_printf(out, "ew_snapshots{status=\"%s\"} %zu\n", snapshot_status_name((enum snapshot_status)s),
+                   snapshots_count(gw, (enum snapshot_status)s));
+    }
     write_providers(gw, out);
+    warm_pools_write_metrics(gw, out);
     if (gw->metrics) {
         write_requests(gw->metrics, out);
     }

@@ -110,6 +110,17 @@ static void write_query_parameters(const route_t *route, json_writer_t *w)
     }
 }
 
+#define AUDIT_QUERY(handler)                                                                             \
+    {handler, "operation", "string", "only these, such as bash or create"},                              \
+        {handler, "status", "string", "only with this HTTP status, such as 404, or class, such as 4xx"}, \
+        {handler, "from", "string", "not before this time, RFC 3339"},                                   \
+        {handler, "to", "string", "before this time, RFC 3339"},                                         \
+        {handler, "agent_session_id", "string", "only of this session"},                                 \
+        {handler, "limit", "integer", "most rows, 1 to 1000; default 100"},                              \
+    {                                                                                                    \
+        handler, "cursor", "string", "X-Next-Cursor of the reply before"                                 \
+    }
+
 /* Parameters of routes whose query is not a message. */
 static const struct {
     void (*handler)(api_request_t *r);
@@ -121,7 +132,18 @@ static const struct {
     {workspace_list, "status", "string", "only these: creating, ready, stopping, stopped or error"},
     {workspace_list, "agent_session_id", "string", "only those attached to this session"},
     {workspace_list, "limit", "integer", "most rows, 1 to 1000; X-Total-Count tells how many there are"},
+    {workspace_from_snapshot, "wait", "integer", "answer after so many seconds at most, 1 to 60, ready or not"},
+    {snapshot_list, "workspace_id", "string", "only those taken of this workspace"},
+    {snapshot_list, "provider", "string", "only of this provider"},
+    {snapshot_list, "status", "string", "only these: creating, ready, error or deleting"},
+    {snapshot_list, "limit", "integer", "most rows, 1 to 1000; X-Total-Count tells how many there are"},
+    {snapshot_list, "cursor", "string", "X-Next-Cursor of the reply before"},
     {workspace_list, "cursor", "string", "X-Next-Cursor of the reply before"},
+    {workspace_assignments, "limit", "integer", "most rows, 1 to 1000; default 100"},
+    {workspace_assignments, "cursor", "string", "X-Next-Cursor of the reply before"},
+    AUDIT_QUERY(audit_list_workspace),
+    AUDIT_QUERY(audit_list),
+    {audit_list, "all_owners", "boolean", "true: the lines of every owner, chain by chain; standalone key only"},
 };
 
 static void write_own_query(const route_t *route, json_writer_t *w)
@@ -147,7 +169,8 @@ static void write_parameters(const route_t *route, json_writer_t *w)
         write_query_parameters(route, w);
     }
     write_own_query(route, w);
-    bool is_create = route->request == MSG_workspace_create;
+    bool is_create = route->request == MSG_workspace_create || route->request == MSG_workspace_from_snapshot ||
+                     route->request == MSG_workspace_snapshot || route->request == MSG_workspace_fork;
     bool is_kept_call = route->verb && strcmp(route->method, "GET") != 0 && route->body != BODY_STREAM;
     if (is_create || is_kept_call) { /* an upload is repeated as it is: the file is the same afterwards */
         write_parameter(w, "Idempotency-Key", "header", "string",
@@ -186,7 +209,14 @@ static bool is_sse_only(const route_t *route)
 
 static bool replies_with_array(const route_t *route)
 {
-    return route->handler == workspace_list || route->handler == workspace_providers;
+    static void (*const LISTS[])(api_request_t * r) = {
+        workspace_list, workspace_providers, snapshot_list, workspace_assignments, audit_list, audit_list_workspace};
+    for (size_t i = 0; i < COUNT_OF(LISTS); i++) {
+        if (route->handler == LISTS[i]) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void write_content(const route_t *route, json_writer_t *w)

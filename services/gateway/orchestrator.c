@@ -113,6 +113,11 @@ static const char *provider_of(const struct hello *hello)
     return NULL;
 }
 
+provider_node_t *orchestrator_next_node(orchestrator_t *o, const provider_node_t *after)
+{
+    return after == NULL ? o->nodes : after->next;
+}
+
 provider_node_t *orchestrator_node_of_peer(orchestrator_t *o, const fabric_peer_t *peer)
 {
     for (provider_node_t *n = o->nodes; n != NULL; n = n->next)

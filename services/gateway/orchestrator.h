@@ -25,7 +25,9 @@ typedef struct provider_node {
     bool has_status;
     struct provider_status status;
     struct capabilities capabilities;
-    uint32_t pending; /* creates under way there */
+    uint32_t pending;     /* creates under way there */
+    uint64_t pools_taken; /* warm_pools.c: generation of the targets it knows, 0 = none */
+    bool is_pools_told;   /* warm_pools.c: a call is under way */
 } provider_node_t;
 
 typedef struct pick_request {
@@ -58,6 +60,7 @@ const char *orchestrator_provider_names(void); /* "firecracker, e2b, gvisor" for
 
 /* NULL when it is not known and should not be made, or when there are too many. */
 provider_node_t *orchestrator_node(orchestrator_t *o, const char *provider, const char *node, bool is_made);
+provider_node_t *orchestrator_next_node(orchestrator_t *o, const provider_node_t *after); /* NULL starts */
 /* The daemon behind a peer; NULL for peers that are no providers. */
 provider_node_t *orchestrator_node_of_peer(orchestrator_t *o, const fabric_peer_t *peer);
 /* The same by name, so that it works for a peer that is gone. */

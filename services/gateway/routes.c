@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define WS "/api/v1/agent/workspaces"
+#define SNAPSHOTS "/api/v1/agent/snapshots"
 #define BODY_SMALL (1024 * 1024)
 #define BODY_CONTENT (6ULL * MAX_CONTENT) /* a byte of content is at most six of JSON */
 #define BODY_COMMAND (BODY_CONTENT)       /* bash carries stdin */
@@ -45,10 +46,36 @@ static const route_t routes[] = {
       "List workspaces; filters container_type, provider, status, agent_session_id; limit and cursor."),
     R("GET", WS "/providers", READ, NONE, 0, workspace_providers, 0, 0, MSG_provider_status, 200,
       "Health, capabilities and room of every provider."),
+    R("POST", WS "/from-snapshot", WRITE, JSON, BODY_SMALL, workspace_from_snapshot, 0, MSG_workspace_from_snapshot,
+      MSG_workspace, 201, "Make a workspace from a snapshot; answered when it is ready."),
     R("GET", WS "/:id", READ, NONE, 0, workspace_get, 0, 0, MSG_workspace, 200, "One workspace."),
-    R("DELETE", WS "/:id", WRITE, NONE, 0, workspace_delete, 0, 0, 0, 204, "Destroy a workspace and everything in it."),
+    R("DELETE", WS "/:id", WRITE, NONE, 0, workspace_delete, 0, 0, 0, 204,
+      "Destroy a workspace and everything in it. `?force=true`: forget it when its provider daemon is not there; that "
+      "destroys it should it come back."),
+    R("PATCH", WS "/:id", WRITE, JSON, BODY_SMALL, workspace_patch, 0, MSG_workspace_patch, MSG_workspace, 200,
+      "Change a workspace's TTL and merge into its metadata."),
+    R("POST", WS "/:id/stop", WRITE, JSON, BODY_SMALL, workspace_stop, 0, MSG_workspace_stop, MSG_workspace, 200,
+      "Stop a workspace: files and, where possible, processes stay on disk, its memory is freed."),
+    R("POST", WS "/:id/resume", WRITE, JSON, BODY_SMALL, workspace_resume, 0, 0, MSG_workspace, 200,
+      "Resume a stopped workspace where it stood."),
+    R("POST", WS "/:id/attach", WRITE, JSON, BODY_SMALL, workspace_attach, 0, MSG_workspace_attach, MSG_workspace, 200,
+      "Give a workspace to a session; a stopped one is resumed."),
+    R("POST", WS "/:id/detach", WRITE, JSON, BODY_SMALL, workspace_detach, 0, MSG_workspace_detach, MSG_workspace, 200,
+      "Take a workspace back from its session."),
+    R("GET", WS "/:id/assignments", READ, NONE, 0, workspace_assignments, 0, 0, MSG_assignment, 200,
+      "The sessions that held the workspace, newest first; limit and cursor."),
     R("GET", WS "/:id/events", READ, NONE, 0, workspace_events, 0, 0, 0, 200,
       "Changes of the workspace as server-sent events."),
+
+    R("POST", WS "/:id/snapshot", WRITE, JSON, BODY_SMALL, snapshot_take, 0, MSG_workspace_snapshot, MSG_snapshot, 201,
+      "Take a snapshot of a ready or stopped workspace; answered when it is complete and on disk."),
+    R("POST", WS "/:id/fork", WRITE, JSON, BODY_SMALL, workspace_fork, 0, MSG_workspace_fork, MSG_workspace_fork_reply,
+      201, "Make copies of a workspace, all or none; answered when all are ready."),
+    R("GET", SNAPSHOTS, READ, NONE, 0, snapshot_list, 0, 0, MSG_snapshot, 200,
+      "List snapshots; filters workspace_id, provider, status; limit and cursor."),
+    R("GET", SNAPSHOTS "/:id", READ, NONE, 0, snapshot_get, 0, 0, MSG_snapshot, 200, "One snapshot."),
+    R("DELETE", SNAPSHOTS "/:id", WRITE, NONE, 0, snapshot_delete, 0, 0, 0, 204,
+      "Delete a snapshot; answered when nothing of it is left."),
 
     R("GET", WS "/:id/files", READ, NONE, 0, file_get, VERB_file_get, MSG_file_get_request, 0, 200,
       "Download a file: Range, If-Range, If-None-Match, HEAD."),
@@ -85,11 +112,25 @@ static const route_t routes[] = {
     R("GET", WS "/:id/stats", READ, NONE, 0, tool_call, VERB_agent_stats, MSG_agent_stats_request,
       MSG_agent_stats_reply, 200, "Processes, memory and disk as the sandbox sees them."),
 
+    R("GET", WS "/:id/audit", READ, NONE, 0, audit_list_workspace, 0, 0, MSG_audit_entry, 200,
+      "What was done to a workspace, newest first, also after its end; filters operation, status (404 or 4xx), from, "
+      "to, "
+      "agent_session_id; limit and cursor."),
+    R("GET", "/api/v1/agent/audit", READ, NONE, 0, audit_list, 0, 0, MSG_audit_entry, 200,
+      "What was done to all of the owner's workspaces and keys; the same filters."),
+
     R("GET", "/api/v1/admin/api-keys", READ, NONE, 0, api_key_list, 0, 0, 0, 200,
       "List API keys, without the keys themselves."),
     R("POST", "/api/v1/admin/api-keys", WRITE, JSON, BODY_SMALL, api_key_create, 0, 0, 0, 201,
       "Make an API key; it is shown once."),
     R("DELETE", "/api/v1/admin/api-keys/:id", WRITE, NONE, 0, api_key_delete, 0, 0, 0, 204, "Revoke an API key."),
+
+    R("GET", "/api/v1/admin/warm-pools", READ, NONE, 0, warm_pool_list, 0, 0, 0, 200,
+      "Warm pools: what there should be, and what each node has."),
+    R("PUT", "/api/v1/admin/warm-pools", WRITE, JSON, BODY_SMALL, warm_pool_set, 0, MSG_warm_pools, 0, 200,
+      "Set all warm pools; takes the place of WORKSPACE_WARM_POOL_SIZE. Standalone key only."),
+    R("DELETE", "/api/v1/admin/warm-pools", WRITE, NONE, 0, warm_pool_reset, 0, 0, 0, 200,
+      "Back to the pools of the configuration. Standalone key only."),
 
     R("GET", "/health", NONE, NONE, 0, system_health, 0, 0, 0, 200,
       "The gateway answers; with the state of each provider."),

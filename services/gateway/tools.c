@@ -27,8 +27,25 @@ typedef struct tool {
 static void audit_text(buf_t *out, const char *name, const char *value)
 {
     size_t len = strcspn(value, "\r\n"); /* a here-document's content stays out */
+    const char *host = strstr(value, "://");
+    if (host &&
+        host < value + len) { /* a URL's user, password, query and fragment may be secrets, in a refused one too */
+        host += 3;
+        size_t query = strcspn(host, "?#\r\n");
+        const char *at = memrchr(host, '@', query); /* in a path, too: who did not escape a password's '/' meant it */
+        buf_printf(out, "%s%s=\"%.*s", out->len ? " " : "", name, (int)(host - value), value);
+        len = (size_t)(host - value) + query;
+        if (at) {
+            buf_append_str(out, "***");
+            host = at;
+        }
+        len -= (size_t)(host - value);
+        value = host;
+    } else {
+        buf_printf(out, "%s%s=\"", out->len ? " " : "", name);
+    }
     size_t cut = utf8_cut(value, len, AUDIT_VALUE_MAX);
-    buf_printf(out, "%s%s=\"%.*s%s\"", out->len ? " " : "", name, (int)cut, value, value[cut] ? "…" : "");
+    buf_printf(out, "%.*s%s\"", (int)cut, value, value[cut] ? "…" : "");
 }
 
 static void audit_field(buf_t *out, const proto_field_t *f, const char *at)
@@ -66,7 +83,7 @@ static void audit_field(buf_t *out, const proto_field_t *f, const char *at)
 
 void tool_note_request(api_request_t *r)
 {
-    if (!log_is_on(LOG_LEVEL_WARN) || r->audit) { /* failed operations are warnings */
+    if (r->audit) {
         return;
     }
     const proto_desc_t *desc = proto_desc(r->route->request);

@@ -9,6 +9,7 @@
 struct commit {
     workspace_t *ws; /* NULL: a newer commit took its place */
     enum workspace_status status;
+    enum workspace_intent intent;
     workspace_then_fn then;
     bool is_deletion;
     bool is_in_store; /* the store will call back */
@@ -16,6 +17,11 @@ struct commit {
 };
 
 static void send_commit(commit_t *c);
+
+void workspace_database_error(const err_t *err, err_t **e)
+{
+    store_client_error(err, e);
+}
 
 static void destroy_commit(commit_t *c)
 {
@@ -64,8 +70,10 @@ static void on_committed(void *arg, const store_result_t *result, const err_t *e
     workspace_t *ws = c->ws;
     workspace_then_fn then = c->then;
     ws->commit = NULL;
-    if (!c->is_deletion)
+    if (!c->is_deletion) {
+        workspace_set_intent(ws, c->intent);
         workspace_set_status(ws, c->status);
+    }
     destroy_commit(c);
     if (then != NULL)
         then(ws);
@@ -77,7 +85,7 @@ static void send_commit(commit_t *c)
     auto_err err_t *e = NULL;
     store_value_t values[WORKSPACE_COLUMN_COUNT] = {store_text(ws->row.id_text)};
     workspace_row_storage_t storage = {0};
-    size_t count = c->is_deletion ? 1 : workspace_update_values(ws, c->status, values, &storage);
+    size_t count = c->is_deletion ? 1 : workspace_update_values(ws, c->status, c->intent, values, &storage);
     enum store_statement statement = c->is_deletion ? STORE_WORKSPACE_DELETE : STORE_WORKSPACE_UPDATE;
     c->is_in_store = store_exec(ws->all->gw->store, statement, values, count, on_committed, c, &e) == 0;
     workspace_row_free(&storage);
@@ -102,6 +110,12 @@ static void start(workspace_t *ws, commit_t what)
 void workspace_commit(workspace_t *ws, enum workspace_status status, workspace_then_fn then)
 {
     start(ws, (commit_t){.status = status, .then = then});
+}
+
+void workspace_commit_intent(workspace_t *ws, enum workspace_status status, enum workspace_intent intent,
+                             workspace_then_fn then)
+{
+    start(ws, (commit_t){.status = status, .intent = intent, .then = then});
 }
 
 static void forget(workspace_t *ws)

@@ -23,7 +23,7 @@ struct creation {
     uint64_t started_ms, attempt_ms; /* monotonic */
     int64_t attempt_at_ms;
     bool is_picked;
-    bool is_daemon_lost; /* the last failure was the daemon's going away */
+    bool may_hope; /* the last failure was no verdict: the daemon went away, or is still removing what it left */
     buf_t reasons;
     struct event *again; /* next candidate, or all over again */
 };
@@ -93,11 +93,13 @@ static void attempt_failed(creation_t *c, const err_t *err)
     log_write(LOG_LEVEL_WARN, &ctx, "provider %s on %s could not make the sandbox: %s", c->node->provider,
               c->node->node, err_message(err));
     note_attempt(c, err_message(err));
-    c->is_daemon_lost = err_code(err) == ERR_PROVIDER_GONE;
+    bool has_remains = err_code(err) == ERR_CONFLICT;
+    c->may_hope = err_code(err) == ERR_PROVIDER_GONE || has_remains;
     buf_printf(&c->reasons, "%s%s: %s", c->reasons.len > 0 ? "; " : "", c->node->provider, err_message(err));
     /* A create that was given up may still come true over there. */
-    if (err_code(err) == ERR_DEADLINE_EXCEEDED && c->node->peer != NULL)
-        workspaces_destroy_stray(c->ws->all, c->node->peer, &c->ws->row.id, "its create took too long");
+    const char *why = has_remains ? "it is what an interrupted create left" : "its create took too long";
+    if ((has_remains || err_code(err) == ERR_DEADLINE_EXCEEDED) && c->node->peer != NULL)
+        workspaces_destroy_stray(c->ws->all, c->node->peer, &c->ws->row.id, why);
     c->node = NULL;
 }
 
@@ -234,6 +236,7 @@ static int encode_request(const workspace_t *ws, buf_t *out, err_t **e)
         .env = proto_list_of(env_count, &env),
         .labels = proto_list_of(label_count, &labels),
         .use_warm = ws->use_warm,
+        .snapshot_id = row->snapshot_id, /* nobody has taken one of it yet: it is made from this */
     };
     (void)text_to_milli(row->cpu, &request.cpu_milli); /* checked when the row was made */
     (void)text_to_size(row->memory, &request.memory_bytes);
@@ -266,7 +269,9 @@ static void pick_again(creation_t *c)
     workspace_pick_request(c->ws, &request);
     pick_free(&c->pick);
     orchestrator_pick(c->ws->all->gw->orchestrator, &request, &c->pick);
-    if (c->only_node != NULL) { /* it has the sandbox, whatever it thinks of new ones */
+    if (c->ws->row.snapshot_id != NULL)
+        c->only_node = workspace_where(c->ws); /* only there is the snapshot */
+    if (c->only_node != NULL) {                /* it has the sandbox, whatever it thinks of new ones */
         c->pick.candidates[0] = c->only_node;
         c->pick.count = 1;
         c->only_node = NULL;
@@ -291,7 +296,7 @@ static void try_next(creation_t *c)
         }
         attempt_failed(c, e);
     }
-    bool may_hope = c->is_daemon_lost || (c->pick.count == 0 && !c->pick.is_callers_fault);
+    bool may_hope = c->may_hope || (c->pick.count == 0 && !c->pick.is_callers_fault);
     if (may_hope && clock_monotonic_ms() - c->started_ms < CREATE_RETRY_TOTAL_MS) {
         c->is_picked = false;
         try_later(c, CREATE_RETRY_MS);

@@ -9,10 +9,11 @@
 
 #include <inttypes.h>
 
-static void reply_workspace(api_request_t *r, const workspace_t *ws, int status)
+void workspace_reply(api_request_t *r, const workspace_t *ws, int status)
 {
     auto_buf buf_t encoded = {0};
     auto_err err_t *e = NULL;
+    api_note_workspace(r, &ws->row);
     if (workspace_encode(ws, &encoded, &e) != 0)
         api_reply_error(r, e);
     else
@@ -20,6 +21,12 @@ static void reply_workspace(api_request_t *r, const workspace_t *ws, int status)
 }
 
 /* ---- waiters ---- */
+
+/* How each kind is answered when all is well. */
+static const int WAITER_STATUS[] = {
+    [WAITER_CREATE] = 201, [WAITER_DELETE] = 204, [WAITER_STOP] = 200, [WAITER_RESUME] = 200,
+    [WAITER_ASSIGN] = 200, [WAITER_ATTACH] = 200, [WAITER_TOOL] = 0,
+};
 
 static void waiter_free(waiter_t *w)
 {
@@ -38,6 +45,7 @@ static void waiter_detach(waiter_t *w)
     while (*at != w)
         at = &(*at)->next;
     *at = w->next;
+    w->ws->all->waking_bytes -= w->bytes;
     w->ws = NULL;
 }
 
@@ -51,7 +59,7 @@ static void on_waiter_close(api_request_t *r, bool is_hangup)
     waiter_free(w);
 }
 
-static waiter_t *waiter_add(workspace_t *ws, api_request_t *r, enum waiter_kind kind)
+waiter_t *workspace_wait(workspace_t *ws, api_request_t *r, enum waiter_kind kind)
 {
     waiter_t *w = mem_alloc(sizeof(*w));
     *w = (waiter_t){.ws = ws, .r = r, .kind = kind, .next = ws->waiters};
@@ -64,23 +72,39 @@ static waiter_t *waiter_add(workspace_t *ws, api_request_t *r, enum waiter_kind 
 static void answer(waiter_t *w, const workspace_t *ws, const err_t *err)
 {
     api_request_t *r = w->r;
-    enum waiter_kind kind = w->kind;
+    route_fn then = w->then;
+    int status = WAITER_STATUS[w->kind];
     waiter_detach(w);
     waiter_free(w);
+    api_note_workspace(r, &ws->row);
+    r->on_close = NULL;
     if (err != NULL)
         api_reply_error(r, err);
-    else if (kind == WAITER_CREATE)
-        reply_workspace(r, ws, 201);
+    else if (then != NULL)
+        then(r);
+    else if (status == 204)
+        api_reply_empty(r, status);
     else
-        api_reply_empty(r, 204);
+        workspace_reply(r, ws, status);
+}
+
+size_t workspace_count_waiters(const workspace_t *ws, enum waiter_kind kind)
+{
+    size_t count = 0;
+    for (const waiter_t *w = ws->waiters; w != NULL; w = w->next)
+        count += w->kind == kind;
+    return count;
 }
 
 void workspace_settle(workspace_t *ws, enum waiter_kind kind, const err_t *err)
 {
     for (waiter_t *w = ws->waiters, *next; w != NULL; w = next) {
         next = w->next;
-        if (w->kind == kind)
-            answer(w, ws, err);
+        if (w->kind != kind)
+            continue;
+        if (err != NULL && w->is_first)
+            workspace_undo_attach(ws);
+        answer(w, ws, err);
     }
 }
 
@@ -112,15 +136,6 @@ static int check_wait(const api_request_t *r, uint64_t *seconds, err_t **e)
     return 0;
 }
 
-static int check_room(const workspaces_t *all, const workspace_t *ws, err_t **e)
-{
-    int64_t max = all->gw->daemon.config.max_concurrent;
-    if (!workspaces_is_active(ws, WORKSPACE_CREATING) || all->active < (size_t)max)
-        return 0;
-    return err_set(e, ERR_LIMIT_REACHED,
-                   "maximum concurrent workspace limit reached (%" PRId64 "); wait for one to end or destroy one", max);
-}
-
 /* What the row's insert carries to its end. */
 typedef struct pending_create {
     workspace_t *ws;
@@ -130,7 +145,7 @@ typedef struct pending_create {
 
 static bool may_be_warm(const pending_create_t *p)
 {
-    return p->ws->use_warm && p->pick.count > 0 && p->pick.candidates[0]->capabilities.supports_warm_pool;
+    return p->ws->use_warm && p->pick.count > 0 && p->pick.candidates[0]->status.pools.count > 0;
 }
 
 static void on_inserted(void *arg, const store_result_t *result, const err_t *err)
@@ -141,7 +156,7 @@ static void on_inserted(void *arg, const store_result_t *result, const err_t *er
     if (err != NULL) {
         log_error("insert the row of a workspace: %s", err_message(err));
         auto_err err_t *e = NULL;
-        err_set(&e, ERR_DATABASE, "Database operation failed");
+        store_client_error(err, &e);
         workspace_settle(ws, WAITER_CREATE, e);
         workspaces_remove(ws->all, ws);
     } else {
@@ -179,10 +194,10 @@ static void repeat_create(api_request_t *r, workspace_t *ws, uint64_t wait_s)
 {
     bool is_waiting = wait_s > 0 && ws->row.status == WORKSPACE_CREATING && ws->destruction == NULL;
     if (ws->is_committed && !is_waiting) {
-        reply_workspace(r, ws, 201);
+        workspace_reply(r, ws, 201);
         return;
     }
-    waiter_t *w = waiter_add(ws, r, WAITER_CREATE);
+    waiter_t *w = workspace_wait(ws, r, WAITER_CREATE);
     if (ws->is_committed) { /* else its insert deals with all who wait */
         struct timeval delay = {.tv_sec = (time_t)wait_s};
         w->timer = evtimer_new(ws->all->gw->daemon.base, on_wait_over, w);
@@ -224,14 +239,16 @@ void workspace_create(api_request_t *r)
         free(p);
         return;
     }
-    if (p->ws != NULL && check_room(all, p->ws, &e) == 0) {
+    if (p->ws != NULL && workspaces_check_room(all, p->ws, &e) == 0) {
         orchestrator_pick(r->gw->orchestrator, &request, &p->pick);
         if (p->pick.count > 0 || pick_error(&p->pick, &e) == 0) {
             workspace_t *ws = p->ws;
             workspaces_add(all, ws); /* counts from here, so that the limit holds for creates under way */
-            waiter_add(ws, r, WAITER_CREATE);
-            if (insert(p, &e) == 0)
+            workspace_wait(ws, r, WAITER_CREATE);
+            if (insert(p, &e) == 0) {
+                workspace_open_first_assignment(ws);
                 return;
+            }
             workspace_drop_waiters(ws);
             workspaces_remove(all, ws);
             p->ws = NULL;
@@ -246,26 +263,44 @@ void workspace_create(api_request_t *r)
 
 /* ---- GET one, DELETE, providers ---- */
 
-void workspace_get(api_request_t *r)
+workspace_t *workspace_of_request(api_request_t *r)
 {
     auto_err err_t *e = NULL;
     workspace_row_t *row = workspaces_find(r->gw, r->params[0], &r->caller, &e);
     if (row == NULL)
         api_reply_error(r, e);
-    else
-        reply_workspace(r, workspace_of(row), 200);
+    return row == NULL ? NULL : workspace_of(row);
+}
+
+void workspace_get(api_request_t *r)
+{
+    workspace_t *ws = workspace_of_request(r);
+    if (ws != NULL)
+        workspace_reply(r, ws, 200);
 }
 
 void workspace_delete(api_request_t *r)
 {
     auto_err err_t *e = NULL;
-    workspace_row_t *row = workspaces_find(r->gw, r->params[0], &r->caller, &e);
-    if (row == NULL) {
+    workspace_t *ws = workspace_of_request(r);
+    if (ws == NULL)
+        return;
+    /* Better not begun than promised for later. */
+    if (store_check(r->gw->store, &e) != 0) {
         api_reply_error(r, e);
         return;
     }
-    waiter_add(workspace_of(row), r, WAITER_DELETE);
-    workspace_start_destruction(workspace_of(row));
+    const char *force = http_query(r->http, "force");
+    bool is_forced = force != NULL && strcmp(force, "true") == 0;
+    if (force != NULL && !is_forced && strcmp(force, "false") != 0) {
+        api_fail(r, ERR_BAD_REQUEST, "force must be true or false");
+        return;
+    }
+    workspace_wait(ws, r, WAITER_DELETE);
+    if (is_forced)
+        workspace_force_destruction(ws);
+    else
+        workspace_start_destruction(ws);
 }
 
 void workspace_providers(api_request_t *r)

@@ -24,7 +24,7 @@ typedef struct filter {
 } filter_t;
 
 /* A cursor names the last workspace shown: base64 of "<created_at ms>.<id>". Opaque to clients, hostile here. */
-static bool parse_cursor(const char *text, filter_t *f)
+bool list_cursor_parse(const char *text, int64_t *created_at_ms, char id_text[UUID_TEXT_SIZE])
 {
     auto_buf buf_t plain = {.max = 128};
     if (!base64_decode(&plain, text, strlen(text)) || buf_failed(&plain))
@@ -36,14 +36,14 @@ static bool parse_cursor(const char *text, filter_t *f)
     if (strlen(copy) != plain.len || dot == NULL || !uuid16_parse(&id, dot + 1))
         return false;
     *dot = '\0';
-    uuid16_format(&id, f->cursor_id);
-    return text_to_i64(copy, &f->cursor_ms) && f->cursor_ms >= 0;
+    uuid16_format(&id, id_text);
+    return text_to_i64(copy, created_at_ms) && *created_at_ms >= 0;
 }
 
-static void add_cursor(api_request_t *r, const workspace_t *last)
+void list_cursor_add(api_request_t *r, int64_t created_at_ms, const char *id_text)
 {
     char plain[96];
-    int len = snprintf(plain, sizeof(plain), "%" PRId64 ".%s", last->row.created_at_ms, last->row.id_text);
+    int len = snprintf(plain, sizeof(plain), "%" PRId64 ".%s", created_at_ms, id_text);
     auto_buf buf_t text = {0};
     base64_encode(&text, plain, (size_t)len);
     for (size_t i = 0; i < text.len; i++) { /* safe in a URL as it is */
@@ -83,7 +83,7 @@ static int parse_filter(const api_request_t *r, filter_t *f, err_t **e)
         uuid16_format(&id, f->session);
     if (limit != NULL && (!text_to_u64(limit, &f->limit) || f->limit == 0 || f->limit > LIST_MAX))
         return err_set(e, ERR_BAD_REQUEST, "limit must be a whole number from 1 to %d", LIST_MAX);
-    if (cursor != NULL && !parse_cursor(cursor, f))
+    if (cursor != NULL && !list_cursor_parse(cursor, &f->cursor_ms, f->cursor_id))
         return err_set(e, ERR_BAD_REQUEST, "cursor must be taken from X-Next-Cursor of an earlier reply");
     return 0;
 }
@@ -150,6 +150,6 @@ void workspace_list(api_request_t *r)
     snprintf(text, sizeof(text), "%zu", total);
     http_add_header(r->http, "X-Total-Count", text);
     if (has_more)
-        add_cursor(r, last);
+        list_cursor_add(r, last->row.created_at_ms, last->row.id_text);
     api_reply_json(r, 200, &json);
 }

@@ -14,7 +14,9 @@
 #define ENV_TOTAL_MAX ((size_t)512 * 1024)
 
 /* metadata keys that the suite writes */
-static const char *const RESERVED[] = {"attempts", "isolation", "warm", "programs", "phases"};
+static const char *const RESERVED[] = {"attempts",   "isolation", "warm",   "programs", "phases",
+                                       "processes",  "stop",      "resume", "restarts", "created_from_snapshot",
+                                       "forked_from"};
 
 static bool is_set(const char *s)
 {
@@ -152,6 +154,25 @@ static int take_json(const char *field, const char *text, json_t **object, err_t
     return 0;
 }
 
+int workspace_check_metadata(const json_t *metadata, err_t **e)
+{
+    for (size_t i = 0; i < COUNT_OF(RESERVED); i++)
+        if (json_object_get(metadata, RESERVED[i]) != NULL)
+            return err_set(e, ERR_BAD_REQUEST, "metadata.%s is reserved: the suite writes it", RESERVED[i]);
+    return 0;
+}
+
+void workspace_copy_own_metadata(json_t *to, const json_t *from)
+{
+    for (size_t i = 0; i < COUNT_OF(RESERVED); i++) {
+        json_t *value = json_object_get(from, RESERVED[i]);
+        if (value != NULL)
+            json_object_set(to, RESERVED[i], value);
+        else
+            json_object_del(to, RESERVED[i]);
+    }
+}
+
 static int take_objects(workspace_row_t *row, const struct workspace_create *m, err_t **e)
 {
     row->metadata = json_object();
@@ -159,9 +180,8 @@ static int take_objects(workspace_row_t *row, const struct workspace_create *m, 
     if (take_json("metadata", m->metadata, &row->metadata, e) != 0 ||
         take_json("mcp_config", m->mcp_config, &row->mcp_config, e) != 0)
         return -1;
-    for (size_t i = 0; i < COUNT_OF(RESERVED); i++)
-        if (json_object_get(row->metadata, RESERVED[i]) != NULL)
-            return err_set(e, ERR_BAD_REQUEST, "metadata.%s is reserved: the suite writes it", RESERVED[i]);
+    if (workspace_check_metadata(row->metadata, e) != 0)
+        return -1;
     json_t *environment = json_object_get(row->mcp_config, "environment");
     if (environment != NULL && !json_is_object(environment))
         return err_set(e, ERR_BAD_REQUEST, "mcp_config.environment must be an object");
@@ -170,13 +190,11 @@ static int take_objects(workspace_row_t *row, const struct workspace_create *m, 
 
 static int take_session(workspace_row_t *row, const struct workspace_create *m, err_t **e)
 {
-    uuid16_t id;
+    char text[UUID_TEXT_SIZE];
     if (!is_set(m->agent_session_id))
         return 0;
-    if (!uuid16_parse(&id, m->agent_session_id))
+    if (!workspace_session_parse(m->agent_session_id, text))
         return err_set(e, ERR_BAD_REQUEST, "agent_session_id must be a UUID");
-    char text[UUID_TEXT_SIZE];
-    uuid16_format(&id, text);
     row->agent_session_id = mem_strdup(text);
     return 0;
 }
@@ -240,8 +258,14 @@ workspace_t *workspace_from_request(workspaces_t *all, const api_request_t *r, p
     struct workspace_create m;
     if (proto_decode(MSG_workspace_create, &m, r->encoded.data, r->encoded.len, e) != 0)
         return NULL;
+    return workspace_from_message(all, r, &m, pick, e);
+}
+
+workspace_t *workspace_from_message(workspaces_t *all, const api_request_t *r, const struct workspace_create *m,
+                                    pick_request_t *pick, err_t **e)
+{
     workspace_t *ws = workspace_new(all);
-    if (check(ws, &m, r, e) != 0) {
+    if (check(ws, m, r, e) != 0) {
         workspace_free(ws);
         return NULL;
     }

@@ -41,6 +41,9 @@ enum column {
     COLUMN_WARNINGS,
     COLUMN_ENV,
     COLUMN_UPDATED,
+    COLUMN_INTENT,
+    COLUMN_STOP_REASON,
+    COLUMN_TTL,
 };
 
 static char *limits_text(const workspace_row_t *row)
@@ -111,20 +114,23 @@ int workspace_row_values(const workspace_t *ws, enum workspace_status status, st
         [COLUMN_WARNINGS] = store_text(storage->warnings),
         [COLUMN_ENV] = store_blob(storage->env.data, storage->env.len),
         [COLUMN_UPDATED] = store_int((int64_t)clock_realtime_ms()),
+        [COLUMN_INTENT] = store_text(workspace_intent_name(row->intent)),
+        [COLUMN_STOP_REASON] = store_text(row->stop_reason),
+        [COLUMN_TTL] = time_value(row->ttl_seconds),
     };
     memcpy(values, all, sizeof(all));
     return 0;
 }
 
 /* For WORKSPACE_UPDATE: what changes in a workspace's life. */
-size_t workspace_update_values(const workspace_t *ws, enum workspace_status status, store_value_t *values,
-                               workspace_row_storage_t *storage)
+size_t workspace_update_values(const workspace_t *ws, enum workspace_status status, enum workspace_intent intent,
+                               store_value_t *values, workspace_row_storage_t *storage)
 {
     const workspace_row_t *row = &ws->row;
     dump_texts(ws, storage);
     const store_value_t all[] = {
         store_text(row->id_text),
-        store_text(row->agent_session_id),
+        store_text(workspace_intent_name(intent)),
         store_text(row->provider),
         store_text(row->provider_workspace_id),
         store_text(ws->node),
@@ -136,9 +142,24 @@ size_t workspace_update_values(const workspace_t *ws, enum workspace_status stat
         store_text(row->failure_reason),
         store_text(storage->warnings),
         store_int((int64_t)clock_realtime_ms()),
+        store_text(row->stop_reason),
     };
     memcpy(values, all, sizeof(all));
     return COUNT_OF(all);
+}
+
+int workspace_save_note(workspace_t *ws, store_done_fn done, void *arg, err_t **e)
+{
+    const workspace_row_t *row = &ws->row;
+    workspace_row_storage_t storage;
+    dump_texts(ws, &storage);
+    const store_value_t values[] = {
+        store_text(row->id_text),     store_text(storage.metadata),   store_text(storage.warnings),
+        time_value(row->ttl_seconds), time_value(row->expires_at_ms), store_int((int64_t)clock_realtime_ms()),
+    };
+    int result = store_exec(ws->all->gw->store, STORE_WORKSPACE_NOTE, values, COUNT_OF(values), done, arg, e);
+    workspace_row_free(&storage);
+    return result;
 }
 
 void workspace_row_free(workspace_row_storage_t *storage)
@@ -221,6 +242,8 @@ static void take_texts(workspace_t *ws, const store_result_t *rows, size_t i)
     row->created_at_ms = store_int_at(rows, i, COLUMN_CREATED);
     row->last_used_at_ms = store_int_at(rows, i, COLUMN_USED);
     row->expires_at_ms = store_int_at(rows, i, COLUMN_EXPIRES);
+    row->stop_reason = copy_text(rows, i, COLUMN_STOP_REASON);
+    row->ttl_seconds = store_int_at(rows, i, COLUMN_TTL);
 }
 
 workspace_t *workspace_from_row(workspaces_t *all, const store_result_t *rows, size_t i, err_t **e)
@@ -230,13 +253,20 @@ workspace_t *workspace_from_row(workspaces_t *all, const store_result_t *rows, s
     const char *id = store_text_at(rows, i, COLUMN_ID);
     const char *status = store_text_at(rows, i, COLUMN_STATUS);
     take_texts(ws, rows, i);
-    if (id == NULL || !uuid16_parse(&row->id, id) || status == NULL || !workspace_status_parse(status, &row->status)) {
-        err_set(e, ERR_DATABASE, "the database has a workspace with id '%s' and status '%s', which cannot be",
-                id == NULL ? "" : id, status == NULL ? "" : status);
+    const char *intent = store_text_at(rows, i, COLUMN_INTENT);
+    if (intent == NULL)
+        intent = ""; /* a row of before there were any */
+    if (id == NULL || !uuid16_parse(&row->id, id) || status == NULL || !workspace_status_parse(status, &row->status) ||
+        !workspace_intent_parse(intent, &row->intent)) {
+        err_set(e, ERR_DATABASE,
+                "the database has a workspace with id '%s', status '%s' and intent '%s', which cannot be",
+                id == NULL ? "" : id, status == NULL ? "" : status, intent);
         workspace_free(ws);
         return NULL;
     }
     uuid16_format(&row->id, row->id_text);
+    if (row->status == WORKSPACE_STOPPING && row->intent == INTENT_NONE)
+        row->intent = INTENT_DESTROY; /* written by a release that knew no other */
     json_t *limits = parse_json(store_text_at(rows, i, COLUMN_LIMITS), json_object());
     row->cpu = limit_of(limits, "cpu");
     row->memory = limit_of(limits, "memory");

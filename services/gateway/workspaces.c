@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The cache of all workspaces and what reads it: find, touch, count, the sweep of expired ones. */
+/* The cache of all workspaces and what reads it: find, touch, count. */
 #include "services/gateway/workspaces_internal.h"
 
 #include "common/clock.h"
@@ -12,29 +12,13 @@
 
 #define TOUCH_FLUSH_MS 1000
 #define RESUME_AFTER_MS 3000 /* daemons have come back by then and told what they have */
+#define IDLE_LOOK_MAX_MS 15000
 #define BUCKETS_MIN 256
-
-static const char *const STATUS_NAMES[WORKSPACE_STATUS_COUNT] = {"creating", "ready", "stopping", "stopped", "error"};
-
-const char *workspace_status_name(enum workspace_status status)
-{
-    return STATUS_NAMES[status];
-}
-
-bool workspace_status_parse(const char *text, enum workspace_status *status)
-{
-    for (size_t i = 0; i < WORKSPACE_STATUS_COUNT; i++)
-        if (strcmp(STATUS_NAMES[i], text) == 0) {
-            *status = (enum workspace_status)i;
-            return true;
-        }
-    return false;
-}
 
 bool workspaces_is_active(const workspace_t *ws, enum workspace_status status)
 {
-    return status != WORKSPACE_STOPPED && status != WORKSPACE_ERROR &&
-           strcmp(ws->row.container_type, "agent_workspace") == 0;
+    bool is_running = status != WORKSPACE_STOPPED && status != WORKSPACE_ERROR;
+    return (is_running || ws->row.intent == INTENT_RESUME) && strcmp(ws->row.container_type, "agent_workspace") == 0;
 }
 
 /* ---- the hash table: ids are random, their first bytes are the hash ---- */
@@ -100,8 +84,10 @@ static void count(workspace_t *ws, int step)
 {
     workspaces_t *all = ws->all;
     all->by_status[ws->row.status] += (size_t)step;
-    if (workspaces_is_active(ws, ws->row.status))
+    if (workspaces_is_active(ws, ws->row.status)) {
         all->active += (size_t)step;
+        quota_count(ws, step > 0);
+    }
 }
 
 /* Said once when the share is passed, and again only after it was left. */
@@ -123,6 +109,7 @@ void workspaces_add(workspaces_t *all, workspace_t *ws)
     *bucket = ws;
     all->count++;
     list_insert(all, ws);
+    quota_join(ws);
     count(ws, 1);
     alert(all);
 }
@@ -146,6 +133,7 @@ void workspaces_remove(workspaces_t *all, workspace_t *ws)
             break;
         }
     count(ws, -1);
+    quota_leave(ws);
     alert(all);
     workspace_free(ws);
 }
@@ -164,6 +152,7 @@ void workspace_free(workspace_t *ws)
     workspace_drop_waiters(ws);
     creation_free(ws->creation);
     destruction_free(ws->destruction);
+    transition_free(ws->transition);
     commit_free(ws->commit);
     workspace_row_t *row = &ws->row;
     char *texts[] = {row->agent_session_id,
@@ -178,6 +167,7 @@ void workspace_free(workspace_t *ws)
                      row->network,
                      row->failure_reason,
                      row->snapshot_id,
+                     row->stop_reason,
                      row->cpu,
                      row->memory,
                      row->disk,
@@ -200,8 +190,27 @@ void workspace_set_status(workspace_t *ws, enum workspace_status status)
     count(ws, 1);
     ws->settled_ms = clock_monotonic_ms();
     alert(ws->all);
+    if (is_change && status == WORKSPACE_ERROR) {
+        auto_err err_t *e = NULL;
+        err_set(&e, ERR_SANDBOX_FAILED, "%s", ws->row.failure_reason == NULL ? "" : ws->row.failure_reason);
+        audit_note(ws->all->gw, "failed", &ws->row, NULL, e);
+    }
     if (is_change)
         workspaces_emit_status(ws);
+}
+
+void workspace_set_intent(workspace_t *ws, enum workspace_intent intent)
+{
+    count(ws, -1);
+    ws->row.intent = intent;
+    count(ws, 1);
+    alert(ws->all);
+}
+
+void workspace_set_stop_reason(workspace_t *ws, const char *reason)
+{
+    free(ws->row.stop_reason);
+    ws->row.stop_reason = reason == NULL ? NULL : mem_strdup(reason);
 }
 
 provider_node_t *workspace_where(workspace_t *ws)
@@ -241,7 +250,8 @@ int64_t workspace_expiry(const workspaces_t *all, const workspace_t *ws, int64_t
 {
     if (strcmp(ws->row.lifecycle, "persistent") == 0)
         return 0;
-    return now_ms + all->gw->daemon.config.default_ttl_days * 86400 * 1000;
+    int64_t seconds = ws->row.ttl_seconds > 0 ? ws->row.ttl_seconds : all->gw->daemon.config.default_ttl_days * 86400;
+    return now_ms + seconds * 1000;
 }
 
 /* ---- for the other parts of the gateway ---- */
@@ -273,52 +283,104 @@ fabric_peer_t *workspaces_peer(gateway_t *gw, const workspace_row_t *row, err_t 
     return NULL;
 }
 
-static void flush_touched(workspaces_t *all)
+/* The workspaces of a batch of last uses that is with the store. */
+struct flush {
+    size_t count;
+    uuid16_t ids[];
+};
+
+static void flush_later(workspaces_t *all)
 {
-    size_t rows = 0;
-    for (workspace_t *ws = all->touched; ws != NULL; ws = ws->touched_next)
-        rows++;
-    if (rows == 0)
+    static const struct timeval LATER = {.tv_sec = TOUCH_FLUSH_MS / 1000};
+    event_add(all->flush_timer, &LATER);
+}
+
+static void list_touched(workspace_t *ws)
+{
+    workspaces_t *all = ws->all;
+    if (ws->is_touched)
         return;
+    if (all->touched == NULL)
+        flush_later(all);
+    ws->is_touched = true;
+    ws->touched_next = all->touched;
+    all->touched = ws;
+}
+
+/* One that is lost would let its workspace expire too early after a restart: they are written again. */
+static void on_flushed(void *arg, const store_result_t *result, const err_t *err)
+{
+    (void)result;
+    workspaces_t *all = arg;
+    flush_t *flush = STEAL_PTR(all->flush);
+    if (err != NULL)
+        log_error("write the last uses of %zu workspaces, tried again: %s", flush->count, err_message(err));
+    for (size_t i = 0; i < flush->count && err != NULL; i++) {
+        workspace_t *ws = workspaces_get(all, &flush->ids[i]);
+        if (ws != NULL)
+            list_touched(ws);
+    }
+    free(flush);
+}
+
+static int send_touched(workspaces_t *all, size_t rows, err_t **e)
+{
     store_value_t *values = mem_alloc_array(rows * 3, sizeof(*values));
     store_value_t *at = values;
+    flush_t *flush = mem_alloc(sizeof(*flush) + rows * sizeof(flush->ids[0]));
     for (workspace_t *ws = all->touched; ws != NULL; ws = ws->touched_next) {
+        flush->ids[flush->count++] = ws->row.id;
         *at++ = store_text(ws->row.id_text);
         *at++ = store_int(ws->row.last_used_at_ms);
         *at++ = ws->row.expires_at_ms == 0 ? store_text(NULL) : store_int(ws->row.expires_at_ms);
     }
-    auto_err err_t *e = NULL;
-    if (store_exec_batch(all->gw->store, STORE_WORKSPACE_TOUCH, values, 3, rows, NULL, NULL, &e) != 0) {
-        static const struct timeval AGAIN = {.tv_sec = TOUCH_FLUSH_MS / 1000};
-        event_add(all->flush_timer, &AGAIN); /* the queue is full: they stay on the list */
-    } else {
-        for (workspace_t *ws = all->touched; ws != NULL; ws = ws->touched_next)
-            ws->is_touched = false;
-        all->touched = NULL;
+    int result = store_check(all->gw->store, e);
+    if (result == 0)
+        result = store_exec_batch(all->gw->store, STORE_WORKSPACE_TOUCH, values, 3, rows, on_flushed, all, e);
+    if (result == 0) {
+        free(all->flush); /* only at close is there one: nobody hears of it any more */
+        all->flush = STEAL_PTR(flush);
     }
+    free(flush);
     free(values);
+    return result;
+}
+
+static void flush_touched(workspaces_t *all)
+{
+    size_t rows = 0;
+    auto_err err_t *e = NULL;
+    for (workspace_t *ws = all->touched; ws != NULL; ws = ws->touched_next)
+        rows++;
+    if (rows == 0)
+        return;
+    if (send_touched(all, rows, &e) != 0) {
+        flush_later(all); /* the queue is full, or no database there: they stay on the list */
+        return;
+    }
+    for (workspace_t *ws = all->touched; ws != NULL; ws = ws->touched_next)
+        ws->is_touched = false;
+    all->touched = NULL;
 }
 
 static void on_flush(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    flush_touched(arg);
+    workspaces_t *all = arg;
+    if (all->flush != NULL)
+        flush_later(all);
+    else
+        flush_touched(all);
 }
 
 void workspaces_touch(gateway_t *gw, workspace_row_t *row)
 {
+    (void)gw;
     workspace_t *ws = workspace_of(row);
     row->last_used_at_ms = (int64_t)clock_realtime_ms();
     row->expires_at_ms = workspace_expiry(ws->all, ws, row->last_used_at_ms);
-    if (ws->is_touched)
-        return;
-    static const struct timeval LATER = {.tv_sec = TOUCH_FLUSH_MS / 1000};
-    if (gw->workspaces->touched == NULL)
-        event_add(gw->workspaces->flush_timer, &LATER);
-    ws->is_touched = true;
-    ws->touched_next = gw->workspaces->touched;
-    gw->workspaces->touched = ws;
+    list_touched(ws);
 }
 
 size_t workspaces_count(const gateway_t *gw, enum workspace_status status)
@@ -332,15 +394,14 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    workspaces_t *all = arg;
-    int64_t now = (int64_t)clock_realtime_ms();
-    for (workspace_t *ws = all->newest, *older; ws != NULL; ws = older) {
-        older = ws->older;
-        if (ws->row.expires_at_ms == 0 || ws->row.expires_at_ms > now || !ws->is_committed || ws->destruction != NULL)
-            continue;
-        log_write(LOG_LEVEL_INFO, &(log_ctx_t){.sandbox = ws->row.id_text}, "the workspace expired and is destroyed");
-        workspace_start_destruction(ws);
-    }
+    workspaces_sweep(arg);
+}
+
+static void on_idle(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    workspaces_stop_idle(arg);
 }
 
 /* What a crash interrupted and no daemon has: creating ones start anew, stopping ones without a sandbox end. */
@@ -355,9 +416,10 @@ static void on_resume(evutil_socket_t fd, short what, void *arg)
             continue;
         if (ws->row.status == WORKSPACE_CREATING && ws->creation == NULL)
             workspace_start_creation(ws, NULL, NULL);
-        else if (ws->row.status == WORKSPACE_STOPPING && ws->node[0] == '\0')
+        else if (ws->row.intent == INTENT_DESTROY && ws->node[0] == '\0')
             workspace_start_destruction(ws);
     }
+    workspaces_sweep(all); /* what expired while nobody swept */
 }
 
 /* ---- open and close ---- */
@@ -415,7 +477,7 @@ static int check_defaults(const config_t *config, err_t **e)
         return err_set(e, ERR_BAD_REQUEST, "WORKSPACE_DEFAULT_MEMORY must be a size such as 4G");
     if (!text_to_size(config->default_disk, &bytes))
         return err_set(e, ERR_BAD_REQUEST, "WORKSPACE_DEFAULT_DISK must be a size such as 10G");
-    return 0;
+    return quota_check_config(config, e);
 }
 
 static void start_timers(workspaces_t *all)
@@ -428,6 +490,11 @@ static void start_timers(workspaces_t *all)
     struct timeval resume = {.tv_sec = RESUME_AFTER_MS / 1000};
     event_add(all->sweep_timer, &sweep);
     event_add(all->resume_timer, &resume);
+    all->idle_stop_ms = all->gw->daemon.config.idle_stop_min * 60000;
+    all->idle_timer = event_new(base, -1, EV_PERSIST, on_idle, all);
+    struct timeval idle = {.tv_sec = IDLE_LOOK_MAX_MS / 1000};
+    if (all->idle_stop_ms > 0)
+        event_add(all->idle_timer, &idle);
 }
 
 int workspaces_open(gateway_t *gw, err_t **e)
@@ -441,7 +508,8 @@ int workspaces_open(gateway_t *gw, err_t **e)
     auto_free char *key_file = mem_printf("%s/seal.key", gw->daemon.config.state_dir);
     all->sealer = sealer_open(key_file, NULL, e);
     if (all->sealer == NULL || load_suite(all, e) != 0 ||
-        store_exec_wait(gw->store, STORE_WORKSPACE_ALL, NULL, 0, on_rows, &loading, e) != 0 || loading.is_failed) {
+        store_exec_wait(gw->store, STORE_WORKSPACE_ALL, NULL, 0, on_rows, &loading, e) != 0 || loading.is_failed ||
+        workspaces_load_sessions(all, e) != 0) {
         workspaces_close(gw);
         return -1;
     }
@@ -456,7 +524,7 @@ void workspaces_close(gateway_t *gw)
     workspaces_t *all = gw->workspaces;
     if (all == NULL)
         return;
-    struct event *timers[] = {all->flush_timer, all->sweep_timer, all->resume_timer};
+    struct event *timers[] = {all->flush_timer, all->sweep_timer, all->resume_timer, all->idle_timer};
     for (size_t i = 0; i < COUNT_OF(timers); i++)
         if (timers[i] != NULL)
             event_free(timers[i]);
@@ -468,7 +536,9 @@ void workspaces_close(gateway_t *gw)
         older = ws->older;
         workspace_free(ws);
     }
+    quota_free_all(all);
     sealer_destroy(&all->sealer);
+    free(all->flush);
     free(all->buckets);
     free(all);
     gw->workspaces = NULL;

@@ -10,7 +10,9 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "services/gateway/api_internal.h"
+#include "services/gateway/audit.h"
 #include "services/gateway/idempotency.h"
+#include "services/gateway/warm_pools.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -64,12 +66,44 @@ fabric_peer_t *workspaces_peer(gateway_t *g, const workspace_row_t *ws, err_t **
     }
     return agent_peer;
 }
+/* The workspace is resumed when the test says so. */
+static api_request_t *waking;
+static route_fn waking_then;
+static void waking_on_close(api_request_t *r, bool is_hangup)
+{
+    (void)r;
+    (void)is_hangup;
+    waking = NULL;
+}
+void workspaces_wake(workspace_row_t *ws, api_request_t *r, route_fn then)
+{
+    (void)ws;
+    waking = r;
+    waking_then = then;
+    r->on_close = waking_on_close;
+}
 void workspaces_touch(gateway_t *g, workspace_row_t *ws)
 {
     (void)g;
     (void)ws;
     touches++;
 }
+void warm_pools_write_metrics(gateway_t *g, buf_t *out)
+{
+    (void)g;
+    (void)out;
+}
+size_t snapshots_count(const gateway_t *g, enum snapshot_status status)
+{
+    (void)g;
+    return (size_t)status;
+}
+
+const char *snapshot_status_name(enum snapshot_status status)
+{
+    return status == SNAPSHOT_READY ? "ready" : "other";
+}
+
 size_t workspaces_count(const gateway_t *g, enum workspace_status status)
 {
     (void)g;
@@ -88,6 +122,29 @@ int auth_check(gateway_t *g, const http_request_t *r, caller_t *caller, err_t **
     caller->can_write = strcmp(key, "rw") == 0;
     return 0;
 }
+
+/* The newest line of the audit, as text. */
+static unsigned audit_lines;
+static char audit_line[2048];
+
+void audit_add(gateway_t *g, const audit_fields_t *f)
+{
+    (void)g;
+    audit_lines++;
+    snprintf(audit_line, sizeof audit_line, "%s owner=%s caller=%s ws=%s %s %d {%s} %s %s", f->operation, f->owner,
+             f->caller, f->workspace_id, f->method, f->status, f->summary, f->error_code ? f->error_code : "",
+             f->error ? f->error : "");
+}
+size_t audit_waiting(const gateway_t *g)
+{
+    (void)g;
+    return 0;
+}
+uint64_t audit_lost(const gateway_t *g)
+{
+    (void)g;
+    return 0;
+}
 static void nothing(api_request_t *r)
 {
     buf_t json;
@@ -104,8 +161,25 @@ STAND_IN(workspace_create)
 STAND_IN(workspace_list)
 STAND_IN(workspace_get)
 STAND_IN(workspace_delete)
+STAND_IN(workspace_stop)
+STAND_IN(workspace_resume)
+STAND_IN(workspace_attach)
+STAND_IN(workspace_detach)
+STAND_IN(workspace_assignments)
+STAND_IN(workspace_patch)
 STAND_IN(workspace_providers)
 STAND_IN(workspace_events)
+STAND_IN(workspace_from_snapshot)
+STAND_IN(workspace_fork)
+STAND_IN(snapshot_take)
+STAND_IN(snapshot_list)
+STAND_IN(snapshot_get)
+STAND_IN(snapshot_delete)
+STAND_IN(audit_list)
+STAND_IN(audit_list_workspace)
+STAND_IN(warm_pool_list)
+STAND_IN(warm_pool_set)
+STAND_IN(warm_pool_reset)
 STAND_IN(api_key_list)
 STAND_IN(api_key_create)
 STAND_IN(api_key_delete)

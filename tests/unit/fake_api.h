@@ -141,6 +141,7 @@ static inline void fake_request_free(fake_request_t *f)
         f->r.on_close(&f->r, true); /* the client hangs up */
     json_decref(f->json);
     json_decref(f->r.json);
+    free(f->r.audit);
     buf_free(&f->r.encoded);
     buf_free(&f->events);
     free(f->body);

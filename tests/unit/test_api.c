@@ -2,8 +2,9 @@
  *
  * The REST gate and the tool handlers end to end.
  */
-// LINK: services/gateway/http/chunked.c
+// LINK: services/gateway/http/chunked.c services/gateway/workspace_states.c
 // LINK: services/gateway/json_guard.c services/gateway/api.c services/gateway/api_reply.c services/gateway/routes.c
+// LINK: services/gateway/audit_request.c
 // LINK: services/gateway/tools.c services/gateway/output_stream.c services/gateway/processes.c
 // LINK: services/gateway/files.c services/gateway/system.c services/gateway/metrics.c
 // LINK: services/gateway/openapi.c services/gateway/idempotency.c services/gateway/http/server.c
@@ -233,4 +234,137 @@ Test(api, a_stream_takes_no_idempotency_key)
     EXPECT(400, "Idempotency-Key does not go with", "POST", WS "/" ID "/bash",
            JSON "Accept: text/event-stream\r\nIdempotency-Key: a\r\n", "{\"command\":\"x\"}");
     cr_assert_eq(requests, 0);
+}
+
+static void expect_audit(const char *start, const char *part)
+{
+    cr_expect(strncmp(audit_line, start, strlen(start)) == 0, "%s", audit_line);
+    cr_expect(strstr(audit_line, part), "%s lacks %s", audit_line, part);
+    cr_expect_null(strstr(audit_line, "hunter2"), "%s", audit_line);
+}
+
+Test(api, every_operation_leaves_one_line_without_contents)
+{
+    EXPECT(200, "exit_code", "POST", WS "/" ID "/bash", JSON,
+           "{\"command\":\"echo hunter2\",\"stdin\":\"hunter2\",\"env\":{\"A\":\"hunter2\"},\"workdir\":\"/w\"}");
+    expect_audit("bash owner=test caller=test ws=" ID " POST 200 {", "command=<12 bytes> workdir=\"/w\" env=<1>");
+    cr_assert_eq(audit_lines, 1);
+    EXPECT(400, "command is required", "POST", WS "/" ID "/bash", JSON, "{}");
+    expect_audit("bash owner=test caller=test ws=" ID " POST 400 {", "bad_request command is required");
+    EXPECT(200, "[]", "GET", WS "/" ID, RW, NULL);
+    expect_audit("show owner=test caller=test ws=" ID " GET 200 {}", "");
+    EXPECT(200, "[]", "POST", WS, JSON,
+           "{\"container_type\":\"agent_workspace\",\"env\":{\"A\":\"hunter2\"},\"metadata\":{\"k\":\"hunter2\"},"
+           "\"repository_url\":\"https://me:hunter2@host/path?token=hunter2\"}");
+    expect_audit("create owner=test caller=test ws= POST 200 {",
+                 "container_type=\"agent_workspace\" repository_url=\"https://***@host/path…\"");
+    EXPECT(200, "[]", "POST", WS, JSON,
+           "{\"container_type\":\"agent_workspace\",\"repository_url\":\"https://me:hun/hunter2@host/p#t=hunter2\"}");
+    expect_audit("create owner=test", "repository_url=\"https://***@host/p…\"");
+    cr_assert_eq(audit_lines, 5);
+    EXPECT(200, "[]", "GET", WS, RW, NULL);
+    EXPECT(404, "Not Found", "GET", "/nope", RW, NULL);
+    cr_assert_eq(audit_lines, 5, "looking around is no operation");
+}
+
+Test(api, strangers_fill_no_database_and_no_foreign_history)
+{
+    EXPECT(401, "missing_token", "POST", WS "/" ID "/bash", "", NULL);
+    cr_assert_eq(audit_lines, 0);
+    EXPECT(403, "admin:write", "POST", WS "/" ID "/bash", "X-API-Key: ro\r\n", NULL);
+    expect_audit("bash owner=test caller=test ws= POST 403 {id=\"" ID "\"}", "forbidden");
+    EXPECT(404, "not found", "GET", WS "/11111111-2222-4333-8444-555555555556/stats", RW, NULL);
+    expect_audit("agent_stats owner=test caller=test ws= GET 404", "{id=\"11111111-2222-4333-8444-555555555556\"}");
+    cr_assert_eq(audit_lines, 2);
+}
+
+/* ---- a workspace that was stopped because nobody used it ---- */
+
+static void fall_asleep(void)
+{
+    row.status = WORKSPACE_STOPPED;
+    row.stop_reason = (char *)(uintptr_t) "idle";
+    waking = NULL;
+}
+
+static void turn_until_waking(void)
+{
+    for (uint64_t end = clock_monotonic_ms() + 3000; !waking && clock_monotonic_ms() < end; usleep(500)) {
+        turn();
+    }
+    cr_assert(waking);
+}
+
+static void wake_up(void)
+{
+    api_request_t *r = waking;
+    row.status = WORKSPACE_READY;
+    row.stop_reason = NULL;
+    r->on_close = NULL;
+    waking_then(r);
+}
+
+static char *take_reply(int fd, const char *end_text)
+{
+    buf_t reply;
+    buf_init(&reply, 0);
+    for (uint64_t end = clock_monotonic_ms() + 3000; clock_monotonic_ms() < end; usleep(200)) {
+        turn();
+        ssize_t n = recv(fd, buf_reserve(&reply, 65536), 65536, 0);
+        buf_commit(&reply, n > 0 ? (size_t)n : 0);
+        if (n == 0 || strstr(buf_cstr(&reply), end_text)) {
+            break;
+        }
+    }
+    close(fd);
+    return buf_steal(&reply);
+}
+
+Test(api, a_call_to_one_that_nobody_used_waits_and_then_runs)
+{
+    fall_asleep();
+    int fd = begin(JSON, "x");
+    turn_until_waking();
+    cr_assert_eq(requests, 0);
+    wake_up();
+    expect_("bash", take_reply(fd, "exit_code"), 200, "\"exit_code\":3");
+    cr_assert_eq(requests, 1);
+    fall_asleep();
+    fd = begin(JSON, "x");
+    turn_until_waking();
+    close(fd); /* it hangs up */
+    for (uint64_t end = clock_monotonic_ms() + 3000; waking && clock_monotonic_ms() < end; usleep(500)) {
+        turn();
+    }
+    cr_assert_null(waking);
+}
+
+Test(api, a_bad_body_is_refused_before_anything_is_woken)
+{
+    fall_asleep();
+    EXPECT(400, "command is required", "POST", WS "/" ID "/bash", JSON, "{}");
+    cr_assert_null(waking);
+    row.stop_reason = (char *)(uintptr_t) "user";
+    EXPECT(400, "workspace is not ready (current status: stopped)", "POST", WS "/" ID "/bash", JSON, "{");
+}
+
+Test(api, an_upload_is_held_back_until_the_workspace_is_there)
+{
+    static char content[300000];
+    fall_asleep();
+    auto_free char *head = mem_printf(
+        "PUT " WS "/" ID "/files?path=/f HTTP/1.1\r\nHost: x\r\n" RW "Content-Length: %zu\r\n\r\n", sizeof content);
+    int fd = dial();
+    put(fd, head, strlen(head));
+    turn_until_waking();
+    put(fd, content, 50000); /* what fits on the way */
+    for (unsigned i = 0; i < 20; i++) {
+        turn();
+    }
+    cr_assert_eq(requests, 0);
+    wake_up();
+    put(fd, content, sizeof content - 50000);
+    auto_free char *size = mem_printf("\"size\":%zu", sizeof content);
+    expect_("upload", take_reply(fd, "sha256"), 200, size);
+    cr_assert_eq(upload_bytes, sizeof content);
 }

@@ -2,8 +2,9 @@
  *
  * Files over REST end to end: download, upload, watch.
  */
-// LINK: services/gateway/http/chunked.c
+// LINK: services/gateway/http/chunked.c services/gateway/workspace_states.c
 // LINK: services/gateway/json_guard.c services/gateway/api.c services/gateway/api_reply.c services/gateway/routes.c
+// LINK: services/gateway/audit_request.c
 // LINK: services/gateway/tools.c services/gateway/output_stream.c services/gateway/processes.c
 // LINK: services/gateway/files.c services/gateway/system.c services/gateway/metrics.c
 // LINK: services/gateway/openapi.c services/gateway/idempotency.c services/gateway/http/server.c

@@ -128,6 +128,35 @@ Test(openapi, query_parameters_are_declared)
     }
     cr_assert(has_parameter("/api/v1/agent/workspaces", "post", "wait"));
     cr_assert(has_parameter("/api/v1/agent/workspaces/{id}/files", "get", "path"));
+    static const char *pages[] = {"/api/v1/agent/workspaces/{id}/assignments", "/api/v1/agent/workspaces/{id}/audit",
+                                  "/api/v1/agent/audit", "/api/v1/agent/snapshots"};
+    for (size_t i = 0; i < COUNT_OF(pages); i++) {
+        cr_assert(has_parameter(pages[i], "get", "limit") && has_parameter(pages[i], "get", "cursor"), "%s", pages[i]);
+    }
+    static const char *audit[] = {"operation", "status", "from", "to", "agent_session_id"};
+    for (size_t i = 0; i < COUNT_OF(audit); i++) {
+        cr_assert(has_parameter(pages[1], "get", audit[i]) && has_parameter(pages[2], "get", audit[i]), "%s", audit[i]);
+    }
+    cr_assert(has_parameter("/api/v1/agent/audit", "get", "all_owners"));
+}
+
+/* A list is an array of its message, as it is sent. */
+Test(openapi, lists_are_arrays)
+{
+    static const char *lists[] = {"/api/v1/agent/workspaces",
+                                  "/api/v1/agent/workspaces/providers",
+                                  "/api/v1/agent/workspaces/{id}/assignments",
+                                  "/api/v1/agent/workspaces/{id}/audit",
+                                  "/api/v1/agent/audit",
+                                  "/api/v1/agent/snapshots"};
+    for (size_t i = 0; i < COUNT_OF(lists); i++) {
+        json_t *path = json_object_get(json_object_get(document, "paths"), lists[i]), *schema = NULL;
+        cr_assert_eq(json_unpack(path, "{s:{s:{s:{s:{s:{s:o}}}}}}", "get", "responses", "200", "content",
+                                 "application/json", "schema", &schema),
+                     0, "%s", lists[i]);
+        const char *type = json_string_value(json_object_get(schema, "type"));
+        cr_assert(type && strcmp(type, "array") == 0, "%s", lists[i]);
+    }
 }
 
 static void check_refs(const json_t *node)

@@ -2,8 +2,9 @@
  *
  * The route table: what matches what, and what every row must have.
  */
-// LINK: services/gateway/routes.c tests/unit/gateway_handlers.c
+// LINK: services/gateway/routes.c services/gateway/audit_request.c tests/unit/gateway_handlers.c
 #include "services/gateway/api_internal.h"
+#include "services/gateway/audit.h"
 
 #include "common/mem.h"
 
@@ -11,6 +12,18 @@
 #include <string.h>
 
 #define WS "/api/v1/agent/workspaces"
+
+workspace_row_t *workspaces_find(gateway_t *gw, const char *id_text, const caller_t *caller, err_t **e)
+{
+    (void)gw, (void)caller;
+    err_set(e, ERR_NOT_FOUND, "workspace '%s' not found", id_text);
+    return NULL;
+}
+
+void audit_add(gateway_t *gw, const audit_fields_t *fields)
+{
+    (void)gw, (void)fields;
+}
 
 static const char *params[2];
 static char storage[256], allow[64];
@@ -52,7 +65,7 @@ Test(routes, unknown_paths_and_wrong_methods_differ)
         {"POST", WS "/a/bash/x", ""},
         {"GET", WS "/a/bash", "POST"},
         {"HEAD", WS "/a/bash", "POST"},
-        {"POST", WS "/a", "GET, HEAD, DELETE"},
+        {"POST", WS "/a", "GET, HEAD, DELETE, PATCH"},
         {"DELETE", WS "/providers", "GET, HEAD"},
         {"PATCH", WS "/a/files", "GET, HEAD, PUT, DELETE"},
         {"OPTIONS", WS, "POST, GET, HEAD"},
@@ -72,6 +85,7 @@ Test(routes, head_is_served_wherever_get_is)
 Test(routes, a_static_segment_wins_over_a_parameter)
 {
     cr_assert_eq(match("GET", WS "/providers")->handler, workspace_providers);
+    cr_assert_eq(match("POST", WS "/from-snapshot")->handler, workspace_from_snapshot);
 }
 
 Test(routes, an_overlong_parameter_matches_nothing)
@@ -111,4 +125,40 @@ Test(routes, nothing_offers_a_terminal)
             cr_assert_not(strstr(desc->fields[f].name, "tty") || strstr(desc->fields[f].name, "pty"));
         }
     }
+}
+
+static const char *operation(const char *method, const char *path)
+{
+    const char *name = audit_operation(match(method, path));
+    return name == NULL ? "" : name;
+}
+
+Test(routes, whatever_touches_a_workspace_or_changes_something_is_audited)
+{
+    const route_t *route;
+    for (size_t i = 0; (route = api_route_at(i)); i++) {
+        bool is_of_workspace = strncmp(route->path, WS "/:id", strlen(WS "/:id")) == 0;
+        if (is_of_workspace || route->scope == SCOPE_WRITE || route->verb != 0) {
+            cr_expect_not_null(audit_operation(route), "%s %s", route->method, route->path);
+        }
+        if (route->scope == SCOPE_NONE) {
+            cr_expect_null(audit_operation(route), "%s %s", route->method, route->path);
+        }
+    }
+    cr_expect_null(audit_operation(NULL));
+}
+
+Test(routes, operations_have_names_a_person_can_filter_by)
+{
+    cr_expect_str_eq(operation("POST", WS), "create");
+    cr_expect_str_eq(operation("DELETE", WS "/a"), "delete");
+    cr_expect_str_eq(operation("GET", WS "/a"), "show");
+    cr_expect_str_eq(operation("POST", WS "/a/bash"), "bash");
+    cr_expect_str_eq(operation("POST", WS "/a/exec"), "bash");
+    cr_expect_str_eq(operation("PUT", WS "/a/files"), "file_put");
+    cr_expect_str_eq(operation("GET", WS "/a/events"), "events");
+    cr_expect_str_eq(operation("GET", WS "/a/audit"), "audit");
+    cr_expect_str_eq(operation("POST", "/api/v1/admin/api-keys"), "api_key_create");
+    cr_expect_str_eq(operation("GET", WS), "");
+    cr_expect_str_eq(operation("GET", "/metrics"), "");
 }

@@ -5,7 +5,9 @@
 // LINK: services/gateway/workspace_reconcile.c services/gateway/workspace_events.c services/gateway/workspace_list.c
 // LINK: services/gateway/workspace_handlers.c services/gateway/workspace_time.c services/gateway/orchestrator.c
 // LINK: services/gateway/orchestrator_pick.c services/gateway/store.c services/gateway/store_sqlite.c
-// LINK: services/gateway/store_migrations.c
+// LINK: services/gateway/store_migrations.c services/gateway/workspace_quota.c services/gateway/workspace_states.c
+// LINK: services/gateway/workspace_stop.c services/gateway/workspace_sessions.c services/gateway/workspace_patch.c
+// LINK: services/gateway/workspace_sweep.c
 /* Making and listing workspaces. Covers S-001, S-008, S-010, S-104, S-110, S-111, S-113, S-114, S-118 with
  * test_workspaces_life.c. */
 #include "tests/unit/workspaces_world.h"

@@ -5,8 +5,11 @@
 // LINK: services/gateway/workspace_reconcile.c services/gateway/workspace_events.c services/gateway/workspace_list.c
 // LINK: services/gateway/workspace_handlers.c services/gateway/workspace_time.c services/gateway/orchestrator.c
 // LINK: services/gateway/orchestrator_pick.c services/gateway/store.c services/gateway/store_sqlite.c
-// LINK: services/gateway/store_migrations.c
+// LINK: services/gateway/store_migrations.c services/gateway/workspace_quota.c services/gateway/workspace_states.c
+// LINK: services/gateway/workspace_stop.c services/gateway/workspace_sessions.c services/gateway/workspace_patch.c
+// LINK: services/gateway/workspace_sweep.c
 /* How workspaces end, what restarts leave of them, and what rests on disk. */
+#include "services/gateway/workspaces_internal.h"
 #include "tests/unit/workspaces_world.h"
 
 /* ---- destroy ---- */
@@ -113,6 +116,34 @@ Test(workspaces, a_delete_while_the_daemon_is_away_happens_when_it_is_back, .tim
     finish(&f);
 }
 
+Test(workspaces, a_forced_delete_does_not_wait_for_a_daemon_that_is_gone, .timeout = 60)
+{
+    fixture_t f;
+    start(&f);
+    connect_provider(&f, &f.gvisor);
+    fake_request_t *made = post_and_wait(&f, "me", AGENT);
+    const char *id = fake_text(made, "id");
+    fake_provider_disconnect(&f.gvisor);
+    cr_assert(RUN_UNTIL(&f, is_known(&f, "gvisor", false)));
+    fake_request_t *refused = call_on(&f, workspace_delete, "me", id);
+    cr_assert_eq(refused->status, 503, "%s", refused->body);
+    cr_assert_not_null(strstr(refused->body, "force=true"), "%s", refused->body);
+    fake_request_t *forced = fake_request_new(&f.gw, "me");
+    forced->r.params[0] = id;
+    forced->http.query[0][0] = "force";
+    forced->http.query[0][1] = "true";
+    workspace_delete(&forced->r);
+    cr_assert(RUN_UNTIL(&f, forced->status != 0));
+    cr_assert_eq(forced->status, 204, "%s", forced->body);
+    cr_assert_str_eq(now(&f, id), "");
+    connect_provider(&f, &f.gvisor); /* it comes back after all */
+    cr_assert(RUN_UNTIL(&f, f.gvisor.sandbox_count == 0), "what no row wants goes");
+    fake_request_free(forced);
+    fake_request_free(refused);
+    fake_request_free(made);
+    finish(&f);
+}
+
 /* ---- restarts ---- */
 
 Test(workspaces, after_a_restart_rows_and_sandboxes_agree_again, .timeout = 60)
@@ -150,6 +181,25 @@ Test(workspaces, after_a_restart_rows_and_sandboxes_agree_again, .timeout = 60)
     fake_request_free(kept);
     fake_request_free(lost);
     fake_request_free(died);
+    finish(&f);
+}
+
+/* As when a second gateway serves the same database by mistake: nobody's files may go for that. */
+Test(workspaces, a_sandbox_whose_row_only_the_database_knows_is_left_alone, .timeout = 60)
+{
+    fixture_t f;
+    start(&f);
+    connect_provider(&f, &f.gvisor);
+    fake_request_free(post_and_wait(&f, "me", AGENT));
+    workspaces_remove(f.gw.workspaces, f.gw.workspaces->newest);
+    fake_provider_disconnect(&f.gvisor);
+    cr_assert(RUN_UNTIL(&f, is_known(&f, "gvisor", false)));
+    connect_provider(&f, &f.gvisor);
+    size_t lists = f.gvisor.lists;
+    fake_request_free(post_and_wait(&f, "me", AGENT)); /* a way through the store, behind the question */
+    cr_assert_eq(f.gvisor.lists, lists);
+    cr_assert_eq(f.gvisor.destroys, 0);
+    cr_assert_eq(f.gvisor.sandbox_count, 2);
     finish(&f);
 }
 
@@ -192,6 +242,30 @@ Test(workspaces, a_create_whose_daemon_dies_is_made_when_it_is_back, .timeout = 
     cr_assert_str_eq(fake_text(made, "status"), "ready", "%s", made->body);
     fake_request_free(made);
     finish(&f);
+}
+
+Test(workspaces, an_acknowledged_create_is_made_again_when_its_daemon_left_only_remains, .timeout = 60)
+{
+    static const char *const REMAINS[] = {"destroying", "dead"};
+    for (size_t i = 0; i < COUNT_OF(REMAINS); i++) {
+        fixture_t f;
+        start(&f);
+        connect_provider(&f, &f.gvisor);
+        f.gvisor.is_holding = true;
+        fake_request_t *made = post(&f, "me", NULL, AGENT);
+        cr_assert(RUN_UNTIL(&f, made->status != 0 && f.gvisor.held_count == 1));
+        fake_provider_disconnect(&f.gvisor);
+        cr_assert(RUN_UNTIL(&f, is_known(&f, "gvisor", false)));
+        f.gvisor.is_holding = false;
+        snprintf(f.gvisor.sandboxes[0].state, 16, "%s", REMAINS[i]);
+        f.gvisor.refuses_known = true; /* as long as the remains are there */
+        connect_provider(&f, &f.gvisor);
+        cr_assert(RUN_UNTIL(&f, strcmp(now(&f, fake_text(made, "id")), "ready") == 0), "%s", REMAINS[i]);
+        cr_assert_eq(f.gvisor.sandbox_count, 1);
+        cr_assert_geq(f.gvisor.destroys, 1);
+        fake_request_free(made);
+        finish(&f);
+    }
 }
 
 Test(workspaces, a_sandbox_that_dies_makes_its_workspace_an_error, .timeout = 60)

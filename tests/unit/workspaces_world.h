@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A gateway's workspaces over a real fabric, a real database and providers that do as told, in the test's own loop. One
- * file of a program includes it: fake_api.h defines the API's functions.
+ * file of a program includes it: fake_api.h defines the API's functions. With WORLD_HAS_SNAPSHOTS the snapshots are
+ * open too.
  */
 #ifndef EW_TESTS_WORKSPACES_WORLD_H
 #define EW_TESTS_WORKSPACES_WORLD_H
@@ -23,12 +24,25 @@ typedef struct fixture {
     bool is_gateway_up;
 } fixture_t;
 
+#ifndef WORLD_HAS_AUDIT
+static char noted[64]; /* what the suite did last by itself */
+
+void audit_note(gateway_t *gw, const char *operation, const workspace_row_t *ws, const char *summary, const err_t *err)
+{
+    (void)gw, (void)ws, (void)summary, (void)err;
+    snprintf(noted, sizeof(noted), "%s", operation);
+}
+#endif
+
 /* ---- the gateway's glue, as in main.c ---- */
 
 static inline void on_up(void *arg, fabric_peer_t *peer)
 {
     gateway_t *gw = arg;
     workspaces_on_peer_up(gw, peer);
+#ifdef WORLD_HAS_SNAPSHOTS
+    snapshots_on_peer_up(gw, peer);
+#endif
     orchestrator_on_peer_up(gw, peer);
 }
 
@@ -74,6 +88,9 @@ static inline void open_gateway(fixture_t *f)
     f->gw.calls = call_table_new(f->gw.daemon.base);
     cr_assert_eq(orchestrator_open(&f->gw, &e), 0);
     cr_assert_eq(workspaces_open(&f->gw, &e), 0, "%s", err_message(e));
+#ifdef WORLD_HAS_SNAPSHOTS
+    cr_assert_eq(snapshots_open(&f->gw, &e), 0, "%s", err_message(e));
+#endif
     f->gw.fabric = fabric_bind(f->gw.daemon.base, f->endpoint, &SELF, NULL, &EVENTS, &f->gw, &e);
     cr_assert_not_null(f->gw.fabric, "%s", err_message(e));
     f->is_gateway_up = true;
@@ -82,6 +99,9 @@ static inline void open_gateway(fixture_t *f)
 static inline void close_gateway(fixture_t *f)
 {
     fabric_destroy(&f->gw.fabric);
+#ifdef WORLD_HAS_SNAPSHOTS
+    snapshots_close(&f->gw);
+#endif
     workspaces_close(&f->gw);
     orchestrator_close(&f->gw);
     call_table_destroy(&f->gw.calls);
@@ -214,8 +234,34 @@ static inline int status_of(fixture_t *f, handler_fn handler, const char *owner,
     return status;
 }
 
+/* A body as the gate gives it; does not wait. */
+static inline fake_request_t *ask(fixture_t *f, handler_fn handler, unsigned message, const char *id, const char *body)
+{
+    fake_request_t *request = fake_request_new(&f->gw, "me");
+    request->r.params[0] = id;
+    auto_err err_t *e = NULL;
+    request->r.json = json_loads(body, 0, NULL);
+    cr_assert_not_null(request->r.json, "%s", body);
+    if (message != 0 && proto_from_json(message, request->r.json, &request->r.encoded, NULL, &e) != 0)
+        api_reply_error(&request->r, e);
+    else
+        handler(&request->r);
+    return request;
+}
+
+/* The answer has this status, and this text in it. */
+static inline void expect_answer(fixture_t *f, fake_request_t *request, int status, const char *text)
+{
+    cr_assert(RUN_UNTIL(f, request->status != 0), "no answer");
+    cr_assert_eq(request->status, status, "%d: %s", request->status, request->body == NULL ? "" : request->body);
+    cr_assert(text[0] == '\0' || strstr(request->body, text) != NULL, "%s lacks %s", request->body, text);
+    fake_request_free(request);
+}
+#define STOP(f, id) ask(f, workspace_stop, MSG_workspace_stop, id, "{}")
+#define RESUME(f, id) ask(f, workspace_resume, 0, id, "{}")
+
 /* The workspace's status now; "" when it is not there. */
-static const char *now(fixture_t *f, const char *id)
+static inline const char *now(fixture_t *f, const char *id)
 {
     static char status[16];
     fake_request_t *request = call_on(f, workspace_get, "me", id);
