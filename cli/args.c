@@ -7,6 +7,8 @@
 #include "common/mem.h"
 #include "common/text.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 static const cli_option_t *option_by_name(const cli_option_t *list, const char *name, size_t len)
@@ -183,12 +185,66 @@ const char *cli_option_next(const cli_t *c, const char *name, size_t *at)
     return NULL;
 }
 
-int cli_option_int(const cli_t *c, const char *name, int64_t otherwise, int64_t *value, err_t **e)
+int cli_option_int(cli_t *c, const char *name, int64_t otherwise, int64_t *value, err_t **e)
 {
     const char *text = cli_option(c, name);
     *value = otherwise;
     if (text != NULL && !text_to_i64(text, value)) {
-        return err_set(e, ERR_BAD_REQUEST, "--%s must be a whole number, not '%s'", name, text);
+        return cli_refuse(c, e, "--%s must be a whole number, not '%s'", name, text);
+    }
+    return 0;
+}
+
+int cli_refuse(cli_t *c, err_t **e, const char *fmt, ...)
+{
+    va_list args;
+    char *text = NULL;
+    va_start(args, fmt);
+    int len = vasprintf(&text, fmt, args);
+    va_end(args);
+    c->is_usage = true;
+    err_set(e, ERR_BAD_REQUEST, "%s", len < 0 ? fmt : text);
+    free(len < 0 ? NULL : text);
+    return -1;
+}
+
+void cli_set_text(const cli_t *c, json_t *body, const char *option, const char *field)
+{
+    const char *value = cli_option(c, option);
+    if (value != NULL) {
+        json_object_set_new(body, field, json_string(value));
+    }
+}
+
+int cli_set_int(cli_t *c, json_t *body, const char *option, const char *field, err_t **e)
+{
+    int64_t value;
+    if (cli_option_int(c, option, 0, &value, e) != 0) {
+        return -1;
+    }
+    if (cli_option(c, option) != NULL) {
+        json_object_set_new(body, field, json_integer(value));
+    }
+    return 0;
+}
+
+void cli_set_switch(const cli_t *c, json_t *body, const char *option, const char *field)
+{
+    if (cli_option(c, option) != NULL) {
+        json_object_set_new(body, field, json_true());
+    }
+}
+
+int cli_set_json(cli_t *c, json_t *body, const char *option, const char *field, err_t **e)
+{
+    const char *text = cli_option(c, option);
+    json_error_t why;
+    json_t *value = text == NULL ? NULL : json_loads(text, 0, &why);
+    if (text != NULL && value == NULL) {
+        return cli_refuse(c, e, "--%s is not JSON: %s at column %d", option, why.text, why.column);
+    }
+    if (value != NULL) {
+        json_object_set_new(body, field, value);
     }
     return 0;
 }

@@ -60,6 +60,7 @@ struct cli {
     char *api_key; /* NULL = none found */
     client_t *client;
     bool is_json;
+    bool is_usage; /* the error at hand is about the command line, not about what was asked */
     const cli_command_t *command;
     char **args;
     int arg_count;
@@ -78,7 +79,15 @@ const char *cli_option(const cli_t *c, const char *name);
 /* Every value of a repeatable option, in order; `at` starts with 0. NULL ends. */
 const char *cli_option_next(const cli_t *c, const char *name, size_t *at);
 /* An option that must be a whole number; absent = `otherwise`. */
-int cli_option_int(const cli_t *c, const char *name, int64_t otherwise, int64_t *value, err_t **e);
+int cli_option_int(cli_t *c, const char *name, int64_t otherwise, int64_t *value, err_t **e);
+
+/* The same for what a request takes as text, number or flag; absent = nothing is set. */
+void cli_set_text(const cli_t *c, json_t *body, const char *option, const char *field);
+int cli_set_int(cli_t *c, json_t *body, const char *option, const char *field, err_t **e);
+void cli_set_switch(const cli_t *c, json_t *body, const char *option, const char *field);
+int cli_set_json(cli_t *c, json_t *body, const char *option, const char *field, err_t **e);
+/* An error of the command line itself: the program ends with CLI_USAGE. Returns -1. */
+int cli_refuse(cli_t *c, err_t **e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- arguments (args.c) ---- */
 /* Fills command, args and given. Errors are bad_request with the usage in the message. *wants_help is set for --help
@@ -104,7 +113,13 @@ void cli_set_bytes(json_t *object, const char *key, const void *bytes, size_t le
 void cli_get_bytes(const json_t *object, const char *key, buf_t *out);
 
 /* Every --env NAME=value into body.env (cmd_workspace.c). */
-int cli_env_object(const cli_t *c, json_t *body, err_t **e);
+int cli_env_object(cli_t *c, json_t *body, err_t **e);
+/* --cpu, --memory and --disk into body.resource_limits (cmd_workspace.c). */
+void cli_limits_object(const cli_t *c, json_t *body);
+/* Prints a workspace: JSON, or the fields of `workspace show` (cmd_workspace.c). */
+void cli_print_workspace(const cli_t *c, const json_t *workspace);
+/* Warnings of a reply on stderr. */
+void cli_say_warnings(const json_t *object);
 
 /* One line on stderr. What comes from outside must not talk to the terminal: control characters become '?'. */
 void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -137,7 +152,23 @@ int cli_workspace_cp(cli_t *c, err_t **e);
 int cli_workspace_ps(cli_t *c, err_t **e);
 int cli_workspace_logs(cli_t *c, err_t **e);
 int cli_workspace_kill(cli_t *c, err_t **e);
+int cli_workspace_stop(cli_t *c, err_t **e);
+int cli_workspace_resume(cli_t *c, err_t **e);
+int cli_workspace_attach(cli_t *c, err_t **e);
+int cli_workspace_detach(cli_t *c, err_t **e);
+int cli_workspace_fork(cli_t *c, err_t **e);
+int cli_workspace_set(cli_t *c, err_t **e);
+int cli_workspace_sessions(cli_t *c, err_t **e);
+int cli_snapshot_create(cli_t *c, err_t **e);
+int cli_snapshot_list(cli_t *c, err_t **e);
+int cli_snapshot_show(cli_t *c, err_t **e);
+int cli_snapshot_delete(cli_t *c, err_t **e);
+int cli_snapshot_restore(cli_t *c, err_t **e);
+int cli_audit(cli_t *c, err_t **e);
 int cli_providers(cli_t *c, err_t **e);
+int cli_pool_list(cli_t *c, err_t **e);
+int cli_pool_set(cli_t *c, err_t **e);
+int cli_pool_reset(cli_t *c, err_t **e);
 int cli_key_create(cli_t *c, err_t **e);
 int cli_key_list(cli_t *c, err_t **e);
 int cli_key_delete(cli_t *c, err_t **e);

@@ -26,6 +26,7 @@ struct client {
     bool is_unreachable;
     char request_id[HEADER_VALUE_MAX + 1];
     char unknown_fields[HEADER_VALUE_MAX + 1];
+    char next_cursor[HEADER_VALUE_MAX + 1];
 };
 
 /* One request on its way. */
@@ -133,6 +134,11 @@ const char *client_request_id(const client_t *c)
     return c->request_id;
 }
 
+const char *client_next_cursor(const client_t *c)
+{
+    return c->next_cursor;
+}
+
 const char *client_unknown_fields(const client_t *c)
 {
     return c->unknown_fields;
@@ -187,6 +193,7 @@ static size_t on_header(char *line, size_t size, size_t count, void *arg)
     transfer_t *t = arg;
     take_header(t->client->request_id, line, size * count, "X-Request-Id:");
     take_header(t->client->unknown_fields, line, size * count, "X-Unknown-Fields:");
+    take_header(t->client->next_cursor, line, size * count, "X-Next-Cursor:");
     return size * count;
 }
 
@@ -343,6 +350,7 @@ int client_perform(client_t *c, const client_request_t *request, client_reply_t 
     c->is_unreachable = false;
     c->request_id[0] = '\0';
     c->unknown_fields[0] = '\0';
+    c->next_cursor[0] = '\0';
     reply->status = 0;
     buf_init(&reply->body, CLIENT_REPLY_MAX);
     buf_init(&t.error_body, CLIENT_ERROR_MAX);

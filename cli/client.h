@@ -50,6 +50,7 @@ void client_destroy(client_t **c);
 int client_perform(client_t *c, const client_request_t *request, client_reply_t *reply, err_t **e);
 bool client_is_unreachable(const client_t *c);        /* of the last request */
 const char *client_request_id(const client_t *c);     /* X-Request-Id of the last answer, "" if none */
+const char *client_next_cursor(const client_t *c);    /* X-Next-Cursor of the last answer, "" if none */
 const char *client_unknown_fields(const client_t *c); /* X-Unknown-Fields, "" if none */
 
 void client_escape(buf_t *out, const char *text); /* percent-encodes all but unreserved characters */

@@ -149,7 +149,7 @@ int cli_workspace_cp(cli_t *c, err_t **e)
     const char *from = remote_path(c->args[0], &from_id);
     const char *to = remote_path(c->args[1], &to_id);
     if ((from == NULL) == (to == NULL)) {
-        return err_set(e, ERR_BAD_REQUEST, "one side must be <workspace id>:<path>, the other a local file or -");
+        return cli_refuse(c, e, "one side must be <workspace id>:<path>, the other a local file or -");
     }
     if (to != NULL) {
         return upload(c, c->args[0], to_id, to, e);

@@ -35,7 +35,7 @@ static char *make_command(const cli_t *c)
     return buf_steal(&out);
 }
 
-static int set_timeout(const cli_t *c, json_t *body, err_t **e)
+static int set_timeout(cli_t *c, json_t *body, err_t **e)
 {
     int64_t seconds;
     if (cli_option_int(c, "timeout", 0, &seconds, e) != 0) {
@@ -47,7 +47,7 @@ static int set_timeout(const cli_t *c, json_t *body, err_t **e)
     return 0;
 }
 
-static json_t *make_body(const cli_t *c, err_t **e)
+static json_t *make_body(cli_t *c, err_t **e)
 {
     json_t *body = json_object();
     auto_free char *command = make_command(c);

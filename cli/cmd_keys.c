@@ -93,7 +93,7 @@ int cli_keygen(cli_t *c, err_t **e)
     const char *dir = cli_option(c, "dir");
     dir = dir != NULL ? dir : ".";
     if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL) {
-        return err_set(e, ERR_BAD_REQUEST, "'%s' is not a name for a certificate: no slash, no dot in front", name);
+        return cli_refuse(c, e, "'%s' is not a name for a certificate: no slash, no dot in front", name);
     }
     auto_free char *public_file = mem_printf("%s/%s.txt", dir, name);
     auto_free char *secret_file = mem_printf("%s/%s.secret", dir, name);

@@ -31,7 +31,7 @@ static void set_switch(const cli_t *c, json_t *body, const char *option, const c
     }
 }
 
-static int set_int(const cli_t *c, json_t *body, const char *option, err_t **e)
+static int set_int(cli_t *c, json_t *body, const char *option, err_t **e)
 {
     int64_t value;
     if (cli_option_int(c, option, 0, &value, e) != 0) {
@@ -99,7 +99,7 @@ int cli_workspace_read(cli_t *c, err_t **e)
 }
 
 /* Text of --<name>, or the content of the file named by --<name>-file. */
-static int text_or_file(const cli_t *c, const char *name, json_t *body, const char *field, err_t **e)
+static int text_or_file(cli_t *c, const char *name, json_t *body, const char *field, err_t **e)
 {
     auto_free char *file_option = mem_printf("%s-file", name);
     const char *text = cli_option(c, name);
@@ -107,7 +107,7 @@ static int text_or_file(const cli_t *c, const char *name, json_t *body, const ch
     auto_buf buf_t content;
     buf_init(&content, 0);
     if (text != NULL && file != NULL) {
-        return err_set(e, ERR_BAD_REQUEST, "--%s and --%s exclude each other", name, file_option);
+        return cli_refuse(c, e, "--%s and --%s exclude each other", name, file_option);
     }
     if (text != NULL) {
         buf_append_str(&content, text);

@@ -51,31 +51,7 @@ static const cli_column_t show_fields[] = {
     {"metadata", "metadata"},
 };
 
-/* Option → field of the request, as given. */
-static void set_text(const cli_t *c, json_t *body, const char *option, const char *field)
-{
-    const char *value = cli_option(c, option);
-    if (value != NULL) {
-        json_object_set_new(body, field, json_string(value));
-    }
-}
-
-static int set_json(const cli_t *c, json_t *body, const char *option, const char *key, err_t **e)
-{
-    const char *text = cli_option(c, option);
-    if (text == NULL) {
-        return 0;
-    }
-    json_error_t why;
-    json_t *value = json_loads(text, 0, &why);
-    if (value == NULL) {
-        return err_set(e, ERR_BAD_REQUEST, "--%s is not JSON: %s at column %d", option, why.text, why.column);
-    }
-    json_object_set_new(body, key, value);
-    return 0;
-}
-
-int cli_env_object(const cli_t *c, json_t *body, err_t **e)
+int cli_env_object(cli_t *c, json_t *body, err_t **e)
 {
     json_t *env = json_object();
     size_t at = 0;
@@ -84,7 +60,7 @@ int cli_env_object(const cli_t *c, json_t *body, err_t **e)
         const char *equals = strchr(pair, '=');
         if (equals == NULL || equals == pair) {
             json_decref(env);
-            return err_set(e, ERR_BAD_REQUEST, "--env must be NAME=value, not '%s'", pair);
+            return cli_refuse(c, e, "--env must be NAME=value, not '%s'", pair);
         }
         auto_free char *name = mem_strndup(pair, (size_t)(equals - pair));
         json_object_set_new(env, name, json_string(equals + 1));
@@ -97,31 +73,36 @@ int cli_env_object(const cli_t *c, json_t *body, err_t **e)
     return 0;
 }
 
-static json_t *make_create_body(const cli_t *c, err_t **e)
+void cli_limits_object(const cli_t *c, json_t *body)
 {
-    json_t *body = json_object();
     json_t *limits = json_object();
-    json_object_set_new(body, "container_type", json_string("agent_workspace"));
-    set_text(c, body, "type", "container_type");
-    set_text(c, body, "provider", "provider");
-    set_text(c, body, "image", "image");
-    set_text(c, body, "network", "network");
-    set_text(c, body, "repository", "repository_url");
-    set_text(c, body, "branch", "branch");
-    set_text(c, body, "mode", "deployment_mode");
-    set_text(c, body, "session", "agent_session_id");
-    set_text(c, limits, "cpu", "cpu");
-    set_text(c, limits, "memory", "memory");
-    set_text(c, limits, "disk", "disk");
+    cli_set_text(c, limits, "cpu", "cpu");
+    cli_set_text(c, limits, "memory", "memory");
+    cli_set_text(c, limits, "disk", "disk");
     if (json_object_size(limits) > 0) {
         json_object_set(body, "resource_limits", limits);
     }
     json_decref(limits);
+}
+
+static json_t *make_create_body(cli_t *c, err_t **e)
+{
+    json_t *body = json_object();
+    json_object_set_new(body, "container_type", json_string("agent_workspace"));
+    cli_set_text(c, body, "type", "container_type");
+    cli_set_text(c, body, "provider", "provider");
+    cli_set_text(c, body, "image", "image");
+    cli_set_text(c, body, "network", "network");
+    cli_set_text(c, body, "repository", "repository_url");
+    cli_set_text(c, body, "branch", "branch");
+    cli_set_text(c, body, "mode", "deployment_mode");
+    cli_set_text(c, body, "session", "agent_session_id");
+    cli_limits_object(c, body);
     if (cli_option(c, "cold") != NULL) {
         json_object_set_new(body, "warm_start", json_false());
     }
-    if (set_json(c, body, "metadata", "metadata", e) != 0 || set_json(c, body, "mcp-config", "mcp_config", e) != 0 ||
-        cli_env_object(c, body, e) != 0) {
+    if (cli_set_json(c, body, "metadata", "metadata", e) != 0 ||
+        cli_set_json(c, body, "mcp-config", "mcp_config", e) != 0 || cli_env_object(c, body, e) != 0) {
         json_decref(body);
         return NULL;
     }
@@ -162,6 +143,16 @@ static int wait_ready(cli_t *c, json_t **workspace, uint64_t deadline_ms, err_t 
     return done;
 }
 
+void cli_say_warnings(const json_t *object)
+{
+    size_t i;
+    json_t *warning;
+    json_array_foreach(json_object_get(object, "warnings"), i, warning)
+    {
+        cli_say("warning: %s", json_string_value(warning));
+    }
+}
+
 int cli_workspace_create(cli_t *c, err_t **e)
 {
     int64_t wait_s;
@@ -186,12 +177,7 @@ int cli_workspace_create(cli_t *c, err_t **e)
     } else if (done == 0) {
         const char *id = json_string_value(json_object_get(workspace, "id"));
         printf("%s\n", id != NULL ? id : "");
-        size_t i;
-        json_t *warning;
-        json_array_foreach(json_object_get(workspace, "warnings"), i, warning)
-        {
-            cli_say("warning: %s", json_string_value(warning));
-        }
+        cli_say_warnings(workspace);
     }
     if (done == 0 && strcmp(status_of(workspace), "error") == 0) {
         const char *reason = json_string_value(json_object_get(workspace, "failure_reason"));
@@ -239,6 +225,15 @@ int cli_workspace_list(cli_t *c, err_t **e)
     return CLI_OK;
 }
 
+void cli_print_workspace(const cli_t *c, const json_t *workspace)
+{
+    if (c->is_json) {
+        cli_print_json(workspace);
+    } else {
+        cli_print_fields(workspace, show_fields, COUNT_OF(show_fields));
+    }
+}
+
 int cli_workspace_show(cli_t *c, err_t **e)
 {
     auto_free char *path = cli_workspace_path(c, "");
@@ -246,11 +241,7 @@ int cli_workspace_show(cli_t *c, err_t **e)
     if (cli_call(c, "GET", path, NULL, &workspace, e) != 0) {
         return -1;
     }
-    if (c->is_json) {
-        cli_print_json(workspace);
-    } else {
-        cli_print_fields(workspace, show_fields, COUNT_OF(show_fields));
-    }
+    cli_print_workspace(c, workspace);
     json_decref(workspace);
     return CLI_OK;
 }
@@ -261,7 +252,7 @@ int cli_workspace_delete(cli_t *c, err_t **e)
     int count = c->arg_count;
     for (int i = 0; i < count; i++) {
         c->args = all + i;
-        auto_free char *path = cli_workspace_path(c, "");
+        auto_free char *path = cli_workspace_path(c, cli_option(c, "force") != NULL ? "?force=true" : "");
         c->args = all;
         json_t *reply = NULL;
         if (cli_call(c, "DELETE", path, NULL, &reply, e) != 0) {

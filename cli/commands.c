@@ -44,6 +44,76 @@ static const cli_option_t list_options[] = {
     {"quiet", 'q', NULL, "ids only"},
     {NULL, 0, NULL, NULL},
 };
+static const cli_option_t delete_options[] = {
+    {"force", 'f', NULL, "forget it when its provider daemon is not there"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t stop_options[] = {
+    {"without-processes", 0, NULL, "end the processes, keep the files only"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t attach_options[] = {
+    {"reason", 0, "TEXT", "kept in the history of sessions"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t detach_options[] = {
+    {"session", 0, "UUID", "only when this session holds it"},
+    {"reason", 0, "TEXT", "kept in the history of sessions"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t fork_options[] = {
+    {"count", 'n', "N", "how many copies, default 1"},
+    {"without-processes", 0, NULL, "copy the files only"},
+    {"env", 'e', "NAME=VALUE", "environment of commands in the copies; may be repeated"},
+    {"metadata", 0, "JSON", "an object kept with each copy"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t set_options[] = {
+    {"ttl", 0, "SECONDS", "life after its last use; 0 = the default again"},
+    {"metadata", 0, "JSON", "merged into the metadata; null removes a key"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t sessions_options[] = {
+    {"limit", 'n', "N", "most rows"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t snapshot_create_options[] = {
+    {"name", 0, "NAME", "for people; need not be unique"},
+    {"description", 0, "TEXT", "for people"},
+    {"without-processes", 0, NULL, "files only"},
+    {"ttl", 0, "SECONDS", "removed after this"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t snapshot_list_options[] = {
+    {"workspace", 'w', "ID", "only of this workspace"},
+    {"provider", 0, "NAME", "only of this provider"},
+    {"status", 's', "STATUS", "creating, ready, error or deleting"},
+    {"limit", 'n', "N", "most rows"},
+    {"quiet", 'q', NULL, "ids only"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t restore_options[] = {
+    {"provider", 0, "NAME", "must be the snapshot's own"},
+    {"cpu", 0, "N", "CPUs, as 2 or 0.5; default the snapshot's"},
+    {"memory", 'm', "SIZE", "as 4G or 512M; default the snapshot's"},
+    {"disk", 0, "SIZE", "as 10G; cannot be less than the snapshot's"},
+    {"env", 'e', "NAME=VALUE", "environment of commands started from now on; may be repeated"},
+    {"session", 0, "UUID", "agent session to attach"},
+    {"mode", 0, "MODE", "managed or self-hosted"},
+    {"metadata", 0, "JSON", "an object kept with the workspace"},
+    {NULL, 0, NULL, NULL},
+};
+static const cli_option_t audit_options[] = {
+    {"workspace", 'w', "ID", "only of this workspace, which may be gone"},
+    {"operation", 'o', "NAME", "such as bash, create or expire"},
+    {"status", 's', "STATUS", "HTTP status such as 404, or a class such as 4xx"},
+    {"from", 0, "TIME", "RFC 3339; from then on"},
+    {"to", 0, "TIME", "RFC 3339; before then"},
+    {"session", 0, "UUID", "while this session held the workspace"},
+    {"limit", 'n', "N", "most lines, default 100"},
+    {"all-owners", 0, NULL, "with the standalone key: the lines of every owner"},
+    {NULL, 0, NULL, NULL},
+};
 static const cli_option_t exec_options[] = {
     {"workdir", 'C', "DIR", "default /workspace"},
     {"timeout", 't', "SECONDS", "then the whole process tree is killed; default 120"},
@@ -103,6 +173,13 @@ static const cli_option_t kill_options[] = {
     {"only-first", 0, NULL, "only the first process, not its tree"},
     {NULL, 0, NULL, NULL},
 };
+static const cli_option_t pool_options[] = {
+    {"image", 'i', "NAME", "image of the sandboxes"},
+    {"disk", 0, "SIZE", "as 10G"},
+    {"network", 0, "MODE", "none or full"},
+    {"provider", 0, "NAME", "only this provider"},
+    {NULL, 0, NULL, NULL},
+};
 static const cli_option_t key_options[] = {
     {"scope", 's', "SCOPE", "admin:read or admin:write, may be repeated; default both"},
     {"owner", 'o', "NAME", "whose workspaces it sees"},
@@ -129,8 +206,20 @@ static const cli_command_t commands[] = {
      "make a workspace and print its id"},
     {"workspace", "list", "[options]", 0, 0, 0, list_options, cli_workspace_list, "list workspaces, newest first"},
     {"workspace", "show", "<workspace>", 1, 1, 0, NULL, cli_workspace_show, "show one workspace"},
-    {"workspace", "delete", "<workspace>…", 1, -1, 0, NULL, cli_workspace_delete,
+    {"workspace", "delete", "<workspace>…", 1, -1, 0, delete_options, cli_workspace_delete,
      "destroy workspaces with everything in them"},
+    {"workspace", "stop", "<workspace>", 1, 1, 0, stop_options, cli_workspace_stop,
+     "keep files and processes on disk and free the memory"},
+    {"workspace", "resume", "<workspace>", 1, 1, 0, NULL, cli_workspace_resume, "let a stopped workspace go on"},
+    {"workspace", "attach", "<workspace> <session>", 2, 2, 0, attach_options, cli_workspace_attach,
+     "give a workspace to an agent session"},
+    {"workspace", "detach", "<workspace>", 1, 1, 0, detach_options, cli_workspace_detach,
+     "take a workspace back from its session"},
+    {"workspace", "fork", "<workspace>", 1, 1, 0, fork_options, cli_workspace_fork,
+     "copy a workspace and print the ids of the copies"},
+    {"workspace", "set", "<workspace>", 1, 1, 0, set_options, cli_workspace_set, "change its life time or metadata"},
+    {"workspace", "sessions", "<workspace>", 1, 1, 0, sessions_options, cli_workspace_sessions,
+     "list the sessions that held a workspace"},
     {"workspace", "exec", "<workspace> [options] [--] <command>…", 2, -1, 1, exec_options, cli_workspace_exec,
      "run a command: one argument is shell text, several are exact words"},
     {"workspace", "read", "<workspace> <path>", 2, 2, 0, read_options, cli_workspace_read,
@@ -151,7 +240,19 @@ static const cli_command_t commands[] = {
      "print a process's output"},
     {"workspace", "kill", "<workspace> <process>", 2, 2, 0, kill_options, cli_workspace_kill,
      "signal a process and its tree"},
+    {"snapshot", "create", "<workspace>", 1, 1, 0, snapshot_create_options, cli_snapshot_create,
+     "take a snapshot and print its id"},
+    {"snapshot", "list", "", 0, 0, 0, snapshot_list_options, cli_snapshot_list, "list snapshots, newest first"},
+    {"snapshot", "show", "<snapshot>", 1, 1, 0, NULL, cli_snapshot_show, "show one snapshot"},
+    {"snapshot", "delete", "<snapshot>…", 1, -1, 0, NULL, cli_snapshot_delete, "delete snapshots"},
+    {"snapshot", "restore", "<snapshot>", 1, 1, 0, restore_options, cli_snapshot_restore,
+     "make a workspace from a snapshot and print its id"},
+    {NULL, "audit", "[verify]", 0, 1, 0, audit_options, cli_audit,
+     "show what was done, newest first; verify: check the chain of hashes"},
     {NULL, "providers", "", 0, 0, 0, NULL, cli_providers, "list providers, their health and room"},
+    {"pool", "list", "", 0, 0, 0, NULL, cli_pool_list, "list warm pools"},
+    {"pool", "set", "<size>", 1, 1, 0, pool_options, cli_pool_set, "keep so many sandboxes of a shape ready; 0 = none"},
+    {"pool", "reset", "", 0, 0, 0, NULL, cli_pool_reset, "back to the warm pool of the configuration"},
     {"key", "create", "<name>", 1, 1, 0, key_options, cli_key_create, "make an API key and print it once"},
     {"key", "list", "", 0, 0, 0, NULL, cli_key_list, "list API keys"},
     {"key", "delete", "<id>", 1, 1, 0, NULL, cli_key_delete, "revoke an API key"},

@@ -10,6 +10,21 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Groups whose `list --quiet` gives the ids that <group> stands for in arguments. */
+static const char *const id_groups[] = {"workspace", "snapshot"};
+
+static const char *ids_of(const cli_command_t *row)
+{
+    for (size_t i = 0; i < COUNT_OF(id_groups); i++) {
+        size_t len = strlen(id_groups[i]);
+        if (row->arguments[0] == '<' && strncmp(row->arguments + 1, id_groups[i], len) == 0 &&
+            row->arguments[1 + len] == '>') {
+            return id_groups[i];
+        }
+    }
+    return NULL;
+}
+
 static void print_words_of(const cli_option_t *options)
 {
     for (; options != NULL && options->name != NULL; options++) {
@@ -67,8 +82,9 @@ static void print_bash(void)
                row->name);
         print_words_of(row->options);
         fputs("'", stdout);
-        if (strncmp(row->arguments, "<workspace>", 11) == 0) {
-            fputs("; ids=1", stdout);
+        const char *ids = ids_of(row);
+        if (ids != NULL) {
+            printf("; ids=%s", ids);
         }
         fputs(" ;;\n", stdout);
     }
@@ -76,7 +92,7 @@ static void print_bash(void)
           "    if [[ $word == -* ]]; then words+='",
           stdout);
     print_words_of(cli_global_options);
-    fputs("'; elif [[ $ids ]]; then words+=\" $(emergent workspace list --quiet 2>/dev/null)\"; fi\n"
+    fputs("'; elif [[ $ids ]]; then words+=\" $(emergent $ids list --quiet 2>/dev/null)\"; fi\n"
           "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
           "}\n"
           "complete -o default -F _emergent emergent\n",
@@ -107,9 +123,10 @@ static void print_fish(void)
                row->doc);
         print_fish_options(row);
     }
-    fputs("complete -c emergent -n '__fish_seen_subcommand_from workspace' -a '(emergent workspace list --quiet "
-          "2>/dev/null)'\n",
-          stdout);
+    for (size_t i = 0; i < COUNT_OF(id_groups); i++) {
+        printf("complete -c emergent -n '__fish_seen_subcommand_from %s' -a '(emergent %s list --quiet 2>/dev/null)'\n",
+               id_groups[i], id_groups[i]);
+    }
     for (const cli_option_t *o = cli_global_options; o->name != NULL; o++) {
         printf("complete -c emergent -l %s%s -d \"%s\"\n", o->name, o->value != NULL ? " -r" : "", o->doc);
     }
@@ -126,7 +143,7 @@ int cli_completion(cli_t *c, err_t **e)
     } else if (strcmp(shell, "fish") == 0) {
         print_fish();
     } else {
-        return err_set(e, ERR_BAD_REQUEST, "there is completion for bash, zsh and fish, not for '%s'", shell);
+        return cli_refuse(c, e, "there is completion for bash, zsh and fish, not for '%s'", shell);
     }
     return CLI_OK;
 }

@@ -24,7 +24,7 @@ static const struct {
      "give the key with --api-key or EMERGENT_API_KEY; a local suite keeps it in $EW_STATE_DIR/api-key"},
     {ERR_INVALID_TOKEN, "the key is not known to this gateway; see --api-key and $EW_STATE_DIR/api-key"},
     {ERR_FORBIDDEN, "make a key with the missing scope: emergent key create <name> --scope admin:write"},
-    {ERR_LIMIT_REACHED, "delete a workspace or raise WORKSPACE_MAX_CONCURRENT"},
+    {ERR_LIMIT_REACHED, "stop or delete a workspace, or raise the limit that the message names"},
     {ERR_OVERLOADED, "wait a moment and repeat the command"},
     {ERR_PROVIDER_GONE, "the provider daemon restarted; repeat the command"},
     {ERR_TOOL_UNAVAILABLE, "use an image that has the program"},
@@ -116,6 +116,9 @@ static int report(const cli_t *c, const err_t *e)
         if (hints[i].code == code) {
             fprintf(stderr, "  %s\n", hints[i].text);
         }
+    }
+    if (c->is_usage) {
+        return CLI_USAGE;
     }
     return is_exec ? CLI_EXEC_FAILED : CLI_FAILED;
 }

@@ -65,7 +65,7 @@ def test_json_options_of_create(api):
     row = json.loads(text(api, "workspace", "show", ident, "--json"))
     assert row["mcp_config"]["name"] == "m" and row["metadata"]["a"] == 1, row
     text(api, "workspace", "delete", ident)
-    assert b"--mcp-config is not JSON" in run(api, "workspace", "create", "--mcp-config", "{", expect=1).stderr
+    assert b"--mcp-config is not JSON" in run(api, "workspace", "create", "--mcp-config", "{", expect=2).stderr
 
 
 def test_ctrl_c_cancels_the_command(api, fresh):
@@ -159,7 +159,7 @@ def test_keygen_writes_private_files_and_overwrites_nothing(api):
         with open(os.path.join(top, "node1.txt")) as file:
             assert "secret-key" not in file.read()
         run(api, "keygen", "node1", "--dir", top, expect=1)
-        run(api, "keygen", "../evil", "--dir", top, expect=1)
+        run(api, "keygen", "../evil", "--dir", top, expect=2)
 
 
 def test_completion_scripts_are_valid(api):
@@ -168,7 +168,7 @@ def test_completion_scripts_are_valid(api):
     result = subprocess.run(["bash", "-c", script + "\n" + check], stdout=subprocess.PIPE, check=True)
     assert result.stdout.split() == [b"exec"], result
     assert "compinit" in text(api, "completion", "zsh") and "complete -c emergent" in text(api, "completion", "fish")
-    run(api, "completion", "tcsh", expect=1)
+    run(api, "completion", "tcsh", expect=2)
 
 
 def test_the_tour_of_the_readme(api):
