@@ -138,5 +138,12 @@ fi
 echo "install: apt-get install$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
+# The tests start servers of their own: Debian's package is not to start one for the whole machine.
+case "$missing " in
+*" postgresql "*)
+    apt-get install -q -y --no-install-recommends postgresql-common
+    sed -i 's/^#\{0,1\} *create_main_cluster *=.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+    ;;
+esac
 # shellcheck disable=SC2086 # a list of words
 apt-get install -q -y --no-install-recommends $missing

@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Runs the suite of one state directory on this machine.
-# usage: deploy/dev/suite.sh up | down | run | status | destroy
+# usage: deploy/dev/suite.sh up | down | drain | run | status | destroy
 #   up       starts what is down and waits until workspaces can be made; does nothing to what runs
 #   down     stops the daemons; sandboxes live on and are adopted by the next `up`
+#   drain    before this machine goes down: stops every workspace with its processes on disk, then the daemons; they go on when they are used
 #   run      up, shows the first workspace doing work, waits for Ctrl-C, down
 #   status   tells what runs
 #   destroy  deletes every workspace, stops the daemons, removes the state directory
@@ -14,8 +15,10 @@ build=${BUILD:-build}
 case $build in /*) ;; *) build=$root/$build ;; esac
 bin=${EW_BIN:-$build/bin}
 daemons='gateway gvisord'
+refused_wait_s=${EW_REFUSED_WAIT_S:-10} # a probe on a busy machine may fail once and pass the next time
 ready_wait_s=${EW_READY_WAIT_S:-120}
 stop_wait_s=${EW_STOP_WAIT_S:-20}
+drain_wait_s=${EW_DRAIN_WAIT_S:-300} # writing the memory of all workspaces takes its time
 
 EW_STATE_DIR=${EW_STATE_DIR:-$root/var}
 mkdir -p "$EW_STATE_DIR"
@@ -80,6 +83,14 @@ start() { # daemon
     eval "started_$1=$!"
 }
 
+# A provider has tried what it can do here, and none can make workspaces. Unknown without an answer, and while one starts;
+# those whose daemon is not connected were never checked.
+is_refused() {
+    rows=$(emergent providers --json 2> /dev/null) || return 1
+    case $rows in *'"healthy": true'* | *'"message": "starting'*) return 1 ;; esac
+    echo "$rows" | grep -q '"last_checked_at_ms": [1-9]'
+}
+
 # Ends when the gateway says ready; a daemon that died meanwhile ends it at once.
 wait_ready() {
     deadline=$(($(date +%s) + ready_wait_s))
@@ -90,6 +101,13 @@ wait_ready() {
                 fail_with_log "$daemon" "$daemon ended while it started"
             fi
         done
+        if ! is_refused; then
+            refused_until=
+        elif [ "$(date +%s)" -ge "${refused_until:=$(($(date +%s) + refused_wait_s))}" ]; then
+            say "no provider can make workspaces:"
+            emergent providers >&2 || true
+            fail_with_log gvisord "gvisord may know why"
+        fi
         if [ "$(date +%s)" -ge "$deadline" ]; then
             say "not ready after $ready_wait_s s: $answer"
             emergent providers >&2 || true
@@ -122,19 +140,26 @@ sandbox_count() {
     find "$EW_STATE_DIR/gvisord/sandboxes" -mindepth 1 -maxdepth 1 -type d 2>/dev/null | wc -l
 }
 
-stop() { # daemon
+stop() { # daemon, signal, seconds
     pid=$(pid_of "$1") || return 0
-    kill -TERM "$pid"
-    deadline=$(($(date +%s) + stop_wait_s))
+    kill "-${2:-TERM}" "$pid"
+    wait_s=${3:-$stop_wait_s}
+    deadline=$(($(date +%s) + wait_s))
     # The pid file goes before the process does, and the process holds the lock to its end.
     while is_running "$pid" "$1"; do
         if [ "$(date +%s)" -ge "$deadline" ]; then
-            say "$1 (pid $pid) did not stop in $stop_wait_s s; killing it"
+            say "$1 (pid $pid) did not stop in $wait_s s; killing it"
             kill -KILL "$pid"
             break
         fi
         sleep 0.1
     done
+}
+
+drain() {
+    stop gvisord USR2 "$drain_wait_s"
+    stop gateway
+    say "drained: what ran is on disk and goes on when it is used after the next make up"
 }
 
 down() {
@@ -209,9 +234,9 @@ destroy() {
 }
 
 case ${1:-} in
-up | down | run | status | destroy) "$1" ;;
+up | down | drain | run | status | destroy) "$1" ;;
 *)
-    sed -n 's/^# \{0,1\}//p' "$0" | sed -n '2,9p' >&2
+    sed -n 's/^# \{0,1\}//p' "$0" | sed -n '2,10p' >&2
     exit 2
     ;;
 esac
