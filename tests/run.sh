@@ -5,6 +5,9 @@
 #   unit         Criterion programs under ASan + UBSan: codec, fabric, streams, calls, agent and its tools, kit, gateway, a real gvisord
 #   fuzz         each fuzz target on its corpus and then for FUZZ_SECONDS (default 5)
 #   integration  a whole suite on real gVisor, through the REST API and the CLI, with a leak check
+#   integration-postgres  what touches the store, once more on a real PostgreSQL that is started for it
+#   integration-docker  workspaces, tools and kills of daemons once more on a Docker daemon with gVisor that is started for it
+#   chaos        random operations against a model while daemons are killed -9, CHAOS_KILLS times (default 300)
 # EW_MUST_WORK=1 (the default here) turns "cannot run on this machine" into a failure.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -15,8 +18,10 @@ export EW_MUST_WORK="${EW_MUST_WORK:-1}"
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}"
 export EW_AGENT="${EW_AGENT:-$BUILD/asan/bin/ew-agent-sanitized}"
 export EW_AGENT_STATIC="$BUILD/bin/ew-agent"
-logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
+if [ "${1:-}" != --unit-one ]; then
+    logs=$(mktemp -d)
+    trap 'rm -rf "$logs"' EXIT
+fi
 passed=0
 failed=0
 
@@ -57,30 +62,48 @@ need_image() {
     GVISORD=$BUILD/bin/gvisord flock "$EW_IMAGE_DIR/.build.lock" sh deploy/images/build-base.sh >"$logs/image" 2>&1 || cat "$logs/image"
 }
 
-run_unit() {
-    need_image
-    for program in "$BUILD"/asan/unit/test_*; do
-        [ -x "$program" ] && [ -f "$program" ] || continue
-        case $program in *.d | *.o) continue ;; esac
-        name=$(basename "$program")
-        timeout 300 "$program" --jobs 1 >"$logs/$name" 2>&1
-        status=$?
-        line=$(sed 's/\x1b\[[0-9;]*m//g' "$logs/$name" | grep 'Synthesis:' | tail -n 1)
-        ok=$(printf '%s' "$line" | sed -n 's/.*Passing: \([0-9]*\).*/\1/p')
-        bad=$(printf '%s' "$line" | sed -n 's/.*Failing: \([0-9]*\).*/\1/p')
-        crash=$(printf '%s' "$line" | sed -n 's/.*Crashing: \([0-9]*\).*/\1/p')
-        bad=$((${bad:-0} + ${crash:-0}))
-        if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
-        count "${ok:-0}" "$bad"
+# One program; tells how it went in $logs/NAME.counts and shows it at once.
+unit_one() { # program
+    name=$(basename "$1")
+    began=$(date +%s)
+    timeout 300 "$1" --jobs 1 >"$logs/$name" 2>&1 </dev/null
+    status=$?
+    took=$(($(date +%s) - began))
+    line=$(sed 's/\x1b\[[0-9;]*m//g' "$logs/$name" | grep 'Synthesis:' | tail -n 1)
+    ok=$(printf '%s' "$line" | sed -n 's/.*Passing: \([0-9]*\).*/\1/p')
+    bad=$(printf '%s' "$line" | sed -n 's/.*Failing: \([0-9]*\).*/\1/p')
+    crash=$(printf '%s' "$line" | sed -n 's/.*Crashing: \([0-9]*\).*/\1/p')
+    bad=$((${bad:-0} + ${crash:-0}))
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+    echo "${ok:-0} $bad" >"$logs/$name.counts"
+    {
         if [ "$bad" -eq 0 ]; then
-            note ok "$name: ${ok:-0} tests"
+            note ok "$name: ${ok:-0} tests, $took s"
         else
-            note FAILED "$name: $bad of $((${ok:-0} + bad)) (exit $status)"
+            note FAILED "$name: $bad of $((${ok:-0} + bad)) (exit $status), $took s"
             sed 's/\x1b\[[0-9;]*m//g' "$logs/$name" | grep -aE '^\[(----|FAIL|CRASH|TIME)' | head -n 40
             sed 's/\x1b\[[0-9;]*m//g' "$logs/$name" | grep -avE '^\[(----|PASS|RUN|SKIP)' | tail -n 30
         fi
         grep -a 'SKIP' "$logs/$name" | head -n 5
-    done
+    } >"$logs/$name.report"
+    cat "$logs/$name.report"
+}
+
+# Most programs wait more than they compute, so some run at once; the longest begin first.
+run_unit() {
+    need_image
+    list=$logs/programs
+    for program in "$BUILD"/asan/unit/test_*; do
+        case $program in *.d | *.o) continue ;; esac
+        [ ! -x "$program" ] || [ ! -f "$program" ] || echo "$program"
+    done >"$list"
+    long='test_(gvisord|store_postgres|provider|agent|workspaces|lifecycle)'
+    { grep -E "/$long" "$list"; grep -vE "/$long" "$list"; } |
+        logs=$logs xargs -P "${UNIT_AT_ONCE:-3}" -I '{}' sh "$PWD/tests/run.sh" --unit-one '{}'
+    while read -r program; do
+        read -r ok bad <"$logs/$(basename "$program").counts" || { ok=0 bad=1; }
+        count "$ok" "$bad"
+    done <"$list"
 }
 
 run_fuzz() {
@@ -103,20 +126,50 @@ run_fuzz() {
     done
 }
 
-run_integration() { # with the sanitised daemons; the agent in the sandboxes is the static one
-    BUILD=$BUILD/asan sh tests/integration/run.sh >"$logs/integration" 2>&1
+# With the sanitised daemons; the agent in the sandboxes is the static one.
+run_suite() { # name command…
+    name=$1
+    shift
+    BUILD=$BUILD/asan "$@" >"$logs/$name" 2>&1
     status=$?
-    cat "$logs/integration"
-    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$logs/integration" | tail -n 1)
+    cat "$logs/$name"
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$logs/$name" | tail -n 1)
     ok=$(printf '%s' "$line" | sed -n 's/^\([0-9]*\) passed.*/\1/p')
     bad=$(printf '%s' "$line" | sed -n 's/.* \([0-9]*\) failed.*/\1/p')
     if [ "$status" -ne 0 ] && [ "${bad:-0}" -eq 0 ]; then bad=1; fi
     count "${ok:-0}" "${bad:-0}"
 }
 
+run_integration() {
+    run_suite integration sh tests/integration/run.sh
+}
+
+run_integration_postgres() {
+    files=
+    for name in lifecycle restart audit auth database sessions snapshots; do # those that are there
+        [ ! -f "tests/integration/test_$name.py" ] || files="$files test_$name"
+    done
+    # shellcheck disable=SC2086 # a list of words
+    EW_TEST_DATABASE=postgres run_suite integration-postgres sh tests/integration/run.sh $files
+}
+
+run_integration_docker() {
+    EW_TEST_BACKEND=docker run_suite integration-docker sh tests/integration/run.sh test_docker test_lifecycle test_tools_bash test_tools_files test_restart
+}
+
+run_chaos() {
+    run_suite chaos sh tests/chaos/run.sh "${CHAOS_KILLS:-300}"
+}
+
+if [ "${1:-}" = --unit-one ]; then
+    unit_one "$2"
+    exit 0
+fi
 for suite in "$@"; do
     echo "== $suite"
-    "run_$suite"
+    began=$(date +%s)
+    "run_$(echo "$suite" | tr - _)"
+    echo "-- $suite took $(($(date +%s) - began)) s"
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -187,3 +187,7 @@ rate=$(load 32 100000 POST "/api/v1/agent/workspaces/$id/read" "$read_body")
 row 'small tool calls per second, 32 connections, stub sandboxes, against 15000' "$(field "$rate" 3)" 15000 '>= 1.00'
 kill "$stub_pid" "$gateway_pid"
 export EW_STATE_DIR="$work/state" EW_RUN_DIR="$work/state/run"
+
+# ---- the lifecycle, on a suite of its own ----
+echo
+"$root/tests/bench/lifecycle.sh"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Bytes of a hostile agent: hunting the MARKER, ADOPT, frames. Byte 0: where to begin (0 hunting, 1 after MARKER, 2
- * ready). */
+/* Bytes of a hostile agent: hunting the MARKER, ADOPT, frames, QUIESCED. Byte 0: where to begin (0 hunting, 1 after
+ * MARKER, 2 ready, 3 quiescing), +8: paused. */
 // LINK: common/stream.c common/stream_in.c common/log.c common/json_writer.c common/mem.c common/err.c common/buf.c
 // LINK: common/text.c common/clock.c proto/envelope.c proto/pack.c proto/proto.c proto/verbs.c
 #include "common/mem.h"
@@ -36,10 +36,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     int fd_in = dup(idle[0]), fd_out = open("/dev/null", O_WRONLY);
     stream_t *s = stream_open(base, fd_in, fd_out, &identity, 0, &events, &sink, &e);
-    s->state = size > 0 ? (enum stream_state)(data[0] % 3) : STREAM_HUNTING;
+    s->state = size > 0 ? (enum stream_state)(data[0] % 4) : STREAM_HUNTING;
     memcpy(s->nonce, "0123456789abcdef", STREAM_NONCE_SIZE);
-    if (size > 1)
-        stream_take(s, data + 1, size - 1);
+    s->is_paused = size > 0 && data[0] & 8;
+    size_t used = size > 1 ? stream_take(s, data + 1, size - 1) : 0;
+    if (stream_is_quiesced(s) && stream_resync(s, &identity, 0, &e) == 0)
+        stream_take(s, data + 1 + used, size - 1 - used);
     stream_destroy(&s);
     return 0;
 }

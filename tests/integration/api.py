@@ -11,6 +11,7 @@ import time
 import urllib.parse
 
 WORKSPACES = "/api/v1/agent/workspaces"
+SNAPSHOTS = "/api/v1/agent/snapshots"
 
 
 class Reply:
@@ -232,6 +233,33 @@ class Workspace:
     def delete(self):
         reply = self.api.delete(self.path)
         assert reply.status in (204, 404), reply
+
+    def does(self, verb, status=200, **fields):
+        """A verb of the lifecycle that must succeed: its reply."""
+        reply = self.api.post("%s/%s" % (self.path, verb), fields)
+        assert reply.status == status, (verb, reply)
+        return reply.json()
+
+    def stop(self, **fields):
+        self.row = self.does("stop", **fields)
+        assert self.row["id"] == self.id and self.row["status"] == "stopped", self.row
+        return self.row
+
+    def resume(self):
+        self.row = self.does("resume")
+        assert self.row["id"] == self.id and self.row["status"] == "ready", self.row
+        return self.row
+
+    def start(self, *argv, **fields):
+        """A background process: its number."""
+        reply = self.api.post(self.path + "/processes", dict(fields, argv=list(argv)))
+        assert reply.status in (200, 201), reply
+        return reply.json()["process_id"]
+
+    def output(self, number, **query):
+        reply = self.api.get("%s/processes/%d/output?%s" % (self.path, number, urllib.parse.urlencode(query)))
+        assert reply.status == 200, reply
+        return reply.json()
 
 
 def wait_until(condition, seconds=30, what="condition"):

@@ -21,7 +21,7 @@ import traceback
 import api as client
 
 TEST_SECONDS = 180
-LAST = ["test_soak", "test_restart"]  # heavy ones, and those that stop daemons
+LAST = ["test_soak", "test_restart", "test_database"]  # heavy ones, and those that stop daemons
 
 
 class TooLong(Exception):

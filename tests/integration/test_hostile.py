@@ -7,7 +7,7 @@ import socket
 import tempfile
 import time
 
-from api import WORKSPACES
+from api import WORKSPACES, wait_until
 
 CREATE = {"container_type": "agent_workspace", "provider": "gvisor"}
 
@@ -176,16 +176,18 @@ def test_what_a_sandbox_cannot_do(ws):
         assert "/gvisord/" not in ws.sh("tr '\\0' ' ' < %s" % path), "nothing of the host's paths in " + path
 
 
-def test_a_sandbox_that_ends_itself_is_told_as_such(make):
-    """Its root may kill its first process; that is the end of this sandbox and of nothing else."""
+def test_a_sandbox_that_ends_itself_comes_back_with_its_files(make):
+    """Its root may kill its first process; that is the end of its processes and of nothing else."""
     other, ending = make(), make()
+    ending.sh("echo kept > kept.txt")
     reply = ending.call("bash", command="kill -9 1; sleep 5; echo survived", timeout_ms=10000)
     if reply.status == 200:
         assert reply.json()["stdout"] == "survived\n", reply
     else:
         assert reply.status == 500 and reply.code == "sandbox_failed", reply
-        ending.wait_for("error", 20)
-        assert ending.row["failure_reason"], ending.row
+        wait_until(lambda: ending.call("bash", command="true").status == 200, 30, "it is started anew")
+        assert ending.sh("cat kept.txt") == "kept\n"
+        assert ending.show()["metadata"]["restarts"] == 1 and any("started anew" in text for text in ending.row["warnings"]), ending.row
     assert other.sh("echo fine") == "fine\n"
 
 

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 
+import docker
 from api import WORKSPACES, Api, wait_until
 
 RUN_DIR = os.environ.get("EW_RUN_DIR", "")
@@ -203,10 +204,27 @@ def test_up_is_idempotent_and_down_keeps_workspaces(api, fresh):
     check_same(fresh, number)
 
 
+@docker.keeps_no_processes
+def test_a_drain_keeps_processes_over_the_end_of_the_daemon(api, fresh):
+    fresh.sh("echo kept > kept.txt")
+    number = start_background(fresh)
+    wait_until(lambda: "tick 2" in fresh.output(number, limit=1000)["stdout"], 20, "it counts")
+    pid = pid_of("gvisord")
+    os.kill(pid, signal.SIGUSR2)
+    wait_until(lambda: not is_alive(pid), 60, "gvisord has drained and ended")
+    reply = fresh.call("bash", command="true")
+    assert reply.status == 503 and reply.headers.get("Retry-After"), reply
+    suite("up")
+    restarted_api(api)
+    wait_until(lambda: fresh.call("bash", command="true").status == 200, 60, "the next use resumes it")
+    check_same(fresh, number)
+    assert fresh.row["metadata"]["processes"] == "kept" or "processes" not in fresh.row["metadata"], fresh.row
+
+
 def test_S125_without_runsc_the_provider_says_so_and_creates_name_it(api):
     """A second suite beside this one, with its own state directory and port."""
     with tempfile.TemporaryDirectory(prefix="ew-norunsc-") as state:
-        env = dict(os.environ, EW_STATE_DIR=state, EW_RUN_DIR=state + "/run", RUNSC_BIN="/nonexistent/runsc", SERVER_PORT="0", STANDALONE_API_KEY="k" * 40,
+        env = dict(os.environ, EW_STATE_DIR=state, EW_RUN_DIR=state + "/run", RUNSC_BIN="/nonexistent/runsc", GVISORD_BACKEND="runsc", SERVER_PORT="0", STANDALONE_API_KEY="k" * 40,
                    EW_CGROUP_PARENT="ew-norunsc")
         daemons = [subprocess.Popen([os.path.join(os.environ["EW_TEST_BIN"], name)], env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
                    for name in ("gateway", "gvisord")]
@@ -228,6 +246,18 @@ def test_S125_without_runsc_the_provider_says_so_and_creates_name_it(api):
                 daemon.terminate()
             for daemon in daemons:
                 daemon.wait(20)
+
+
+def test_up_does_not_wait_for_a_provider_that_has_refused(api):
+    with tempfile.TemporaryDirectory(prefix="ew-refused-") as state:
+        env = dict(os.environ, EW_STATE_DIR=state, EW_RUN_DIR=state + "/run", RUNSC_BIN="/nonexistent/runsc", GVISORD_BACKEND="runsc", SERVER_PORT="0", STANDALONE_API_KEY="",
+                   EW_CGROUP_PARENT="ew-refused", EW_REFUSED_WAIT_S="2")
+        began = time.monotonic()
+        result = subprocess.run(["sh", os.environ["EW_TEST_SUITE"], "up"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        took = time.monotonic() - began
+        subprocess.run(["sh", os.environ["EW_TEST_SUITE"], "down"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        assert result.returncode == 1 and "runsc was not found" in result.stdout, result.stdout
+        assert took < 60, took
 
 
 def test_daemons_stop_quickly_on_a_signal(api):
