@@ -32,6 +32,9 @@ result=$(call "/$id/bash" '{"command":"uname -a > where.txt; cat where.txt"}')
 same "the command's exit code" 0 "$(printf '%s' "$result" | jq .exit_code)"
 text=$(printf '%s' "$result" | jq -r .stdout)
 same "read shows the same with a line number" "1: $text" "$(call "/$id/read" '{"file_path":"where.txt"}' | jq -r .content)"
+same "stop" stopped "$(call "/$id/stop" '{}' | jq -r .status)"
+same "resume" ready "$(call "/$id/resume" '{}' | jq -r .status)"
+same "the file is as it was left" "1: $text" "$(call "/$id/read" '{"file_path":"where.txt"}' | jq -r .content)"
 same "delete" 204 "$(curl -sS -o /dev/null -w '%{http_code}' -X DELETE -H "X-API-Key: $key" "$api/$id")"
 same "it is gone" 404 "$(curl -sS -o /dev/null -w '%{http_code}' -H "X-API-Key: $key" "$api/$id")"
 
