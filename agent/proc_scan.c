@@ -12,10 +12,14 @@
 
 #define ENVIRON_MAX ((size_t)4 * 1024 * 1024)
 
+/* tty_nr … itrealvalue, which stand before starttime (proc(5)). */
+#define STAT_SKIP " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
+
 struct row {
     pid_t pid;
     pid_t parent;
     pid_t session;
+    unsigned long long start; /* clock ticks after boot: tells two processes of one number apart */
     bool is_in;
 };
 
@@ -45,13 +49,15 @@ static bool stat_read(pid_t pid, struct row *row)
     auto_buf buf_t text = {0};
     char state;
     int parent, group, session;
+    unsigned long long start;
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     if (!file_read_all(path, 4096, &text))
         return false;
     const char *after = strrchr(buf_cstr(&text), ')');
-    if (after == NULL || sscanf(after + 1, " %c %d %d %d", &state, &parent, &group, &session) != 4)
+    if (after == NULL ||
+        sscanf(after + 1, " %c %d %d %d" STAT_SKIP " %llu", &state, &parent, &group, &session, &start) != 5)
         return false;
-    *row = (struct row){.pid = pid, .parent = parent, .session = session};
+    *row = (struct row){.pid = pid, .parent = parent, .session = session, .start = start};
     return state != 'Z' && state != 'X';
 }
 
@@ -109,14 +115,32 @@ static bool has_parent_in(const struct row *rows, size_t count, pid_t parent)
     return false;
 }
 
-size_t proc_scan_tree(pid_t leader, const char *tag, void (*fn)(void *, pid_t), void *arg)
+uint64_t proc_start_time(pid_t pid)
+{
+    struct row row = {0};
+    (void)stat_read(pid, &row);
+    return row.start;
+}
+
+/* The leader may have ended long ago and its number belong to a stranger: then the stranger's session is not ours. */
+static bool is_number_reused(const struct row *rows, size_t count, pid_t leader, uint64_t start)
+{
+    for (size_t i = 0; i < count; i++)
+        if (rows[i].pid == leader)
+            return rows[i].start != start;
+    return false;
+}
+
+size_t proc_scan_tree(pid_t leader, uint64_t leader_start, const char *tag, void (*fn)(void *, pid_t), void *arg)
 {
     auto_free struct row *rows = NULL;
     size_t count = rows_read(&rows), found = 0;
     if (leader <= 0)
         return 0;
+    bool is_reused = is_number_reused(rows, count, leader, leader_start);
     for (size_t i = 0; i < count; i++)
-        rows[i].is_in = rows[i].pid == leader || rows[i].session == leader || environ_has(rows[i].pid, tag);
+        rows[i].is_in =
+            (!is_reused && (rows[i].pid == leader || rows[i].session == leader)) || environ_has(rows[i].pid, tag);
     for (bool is_changed = true; is_changed;) {
         is_changed = false;
         for (size_t i = 0; i < count; i++) {

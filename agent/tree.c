@@ -33,6 +33,7 @@ struct tree {
     int dir_fd; /* -1 = best effort */
     int procs_fd;
     pid_t leader;
+    uint64_t leader_start; /* best effort: tells it from a later process of its number */
     bool is_killing;
     bool is_forced; /* KILL was sent: no more TERM */
     uint64_t force_at_ms;
@@ -253,7 +254,7 @@ size_t tree_each(tree_t *tree, void (*fn)(void *, pid_t), void *arg)
 {
     if (tree->procs_fd >= 0)
         return cgroup_each(tree, fn, arg);
-    return proc_scan_tree(tree->leader, tree->tag, fn, arg);
+    return proc_scan_tree(tree->leader, tree->leader_start, tree->tag, fn, arg);
 }
 
 static void ignore_pid(void *arg, pid_t pid)
@@ -350,6 +351,7 @@ static void on_guard(void *arg)
 void tree_set_leader(tree_t *tree, pid_t pid)
 {
     tree->leader = pid;
+    tree->leader_start = tree->procs_fd >= 0 ? 0 : proc_start_time(pid);
     nesting_learn(tree);
     if (nesting != NESTING_FLAT || tree->own_limit == 0)
         return;

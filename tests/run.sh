@@ -89,7 +89,12 @@ unit_one() { # program
     cat "$logs/$name.report"
 }
 
-# Most programs wait more than they compute, so some run at once; the longest begin first.
+unit_some() { # how many at once; programs on standard input
+    logs=$logs xargs -P "$1" -I '{}' sh "$PWD/tests/run.sh" --unit-one '{}'
+}
+
+# Those of the agent's tools end processes by their numbers, which are used again soon where much is started: they run alone. The
+# others wait more than they compute: some at once, the longest first.
 run_unit() {
     need_image
     list=$logs/programs
@@ -97,9 +102,10 @@ run_unit() {
         case $program in *.d | *.o) continue ;; esac
         [ ! -x "$program" ] || [ ! -f "$program" ] || echo "$program"
     done >"$list"
-    long='test_(gvisord|store_postgres|provider|agent|workspaces|lifecycle)'
-    { grep -E "/$long" "$list"; grep -vE "/$long" "$list"; } |
-        logs=$logs xargs -P "${UNIT_AT_ONCE:-3}" -I '{}' sh "$PWD/tests/run.sh" --unit-one '{}'
+    alone='/test_(agent|tool)'
+    long='/test_(gvisord|store_postgres|provider|workspaces|lifecycle)'
+    grep -E "$alone" "$list" | unit_some 1
+    { grep -E "$long" "$list"; grep -vE "$long|$alone" "$list"; } | unit_some "${UNIT_AT_ONCE:-3}"
     while read -r program; do
         read -r ok bad <"$logs/$(basename "$program").counts" || { ok=0 bad=1; }
         count "$ok" "$bad"
