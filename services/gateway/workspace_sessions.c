@@ -43,8 +43,11 @@ static int write_open(workspace_t *ws, const char *reason, store_done_fn done, v
     char id_text[UUID_TEXT_SIZE];
     random_bytes(&id, sizeof(id));
     uuid16_format(&id, id_text);
+    /* The history is in this order: no two of a workspace have the same time. */
+    int64_t now = (int64_t)clock_realtime_ms();
+    ws->attached_ms = now > ws->attached_ms ? now : ws->attached_ms + 1;
     const store_value_t values[] = {store_text(id_text), store_text(ws->row.id_text),
-                                    store_text(ws->row.agent_session_id), store_int((int64_t)clock_realtime_ms()),
+                                    store_text(ws->row.agent_session_id), store_int(ws->attached_ms),
                                     store_text(reason)};
     return store_exec(ws->all->gw->store, STORE_ASSIGNMENT_OPEN, values, COUNT_OF(values), done, arg, e);
 }

@@ -95,6 +95,7 @@ struct workspace_item {
     bool is_assigning;                     /* an attach is being written */
     char previous_session[UUID_TEXT_SIZE]; /* "" = not known */
     bool is_listed;                        /* reconcile: seen in the daemon's list */
+    int64_t attached_ms;                   /* of the last attach through this gateway */
     uint64_t settled_ms;                   /* monotonic time of the last change of status */
     waiter_t *waiters;
     creation_t *creation;
