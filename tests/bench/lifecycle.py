@@ -154,7 +154,7 @@ def fill(api):
 
 
 def create_warm(api):
-    row_of = api.post(WORKSPACES, {"container_type": "agent_workspace", "resource_limits": LIMITS})
+    row_of = api.post(WORKSPACES + "?wait=30", {"container_type": "agent_workspace", "resource_limits": LIMITS})
     assert row_of.status == 201 and row_of.json()["metadata"].get("warm") and row_of.json()["status"] == "ready", row_of
     return row_of.json()["id"]
 
